@@ -1,0 +1,2 @@
+//! The `weald` binary.
+fn main() {}
