@@ -1,1 +1,3 @@
-//! Weald.
+//! The processes of a Weald node: partitions, hash trees, transport, registry.
+
+pub mod service;
