@@ -1,0 +1,303 @@
+//! The actor that owns the listening sockets.
+
+use super::handshake::{self, Admitted, Rejected, greet};
+use super::limit::LogLimit;
+use super::{Config, tls};
+use crate::service::{Credentials, Service};
+use crate::session::{Session, Sessions};
+use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
+use weald_link::filter::Side;
+use weald_link::{Close, Connection, Halves, Limits, Outbound, Receive, Setup};
+use weald_supervision::{Address, ChildSpec, DynamicHandle, Restart};
+
+/// First and longest pause after `accept` has failed, as it does when descriptors run out.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// What every connection needs.
+pub(super) struct Context {
+    pub(super) config: Config,
+    pub(super) service: Arc<dyn Service>,
+    pub(super) credentials: Arc<dyn Credentials>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) clients: DynamicHandle,
+    pub(super) bound: watch::Sender<Vec<SocketAddr>>,
+}
+
+pub(super) struct Listener;
+
+/// What an accept loop tells the actor.
+pub(super) enum Msg {
+    /// It has ended, which it never should.
+    Ended(SocketAddr),
+}
+
+impl Message for Msg {}
+
+/// The accept loops; ended with the actor.
+pub(super) struct State(Vec<JoinHandle<()>>);
+
+impl Drop for State {
+    fn drop(&mut self) {
+        for accept in &self.0 {
+            accept.abort();
+        }
+    }
+}
+
+impl Actor for Listener {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arc<Context>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Msg>,
+        ctx: Arc<Context>,
+    ) -> Result<State, ActorProcessingErr> {
+        let acceptor = ctx.config.tls.as_ref().map(tls::acceptor).transpose()?;
+        // After a restart the port stays the one that was chosen first.
+        let before = ctx.bound.borrow().clone();
+        let wanted = if before.is_empty() {
+            ctx.config.listen.clone()
+        } else {
+            before
+        };
+        let mut listeners = Vec::new();
+        for address in wanted {
+            if acceptor.is_none() && !address.ip().is_loopback() && !ctx.config.allow_plaintext {
+                return Err(format!(
+                    "address {address} is reachable from other machines: configure a certificate, or allow plain text"
+                )
+                .into());
+            }
+            listeners.push(bind(address).await?);
+        }
+        let bound: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
+        for address in &bound {
+            tracing::info!(event = "cluster_listening", address = %address, tls = acceptor.is_some(), "cluster port open");
+        }
+        ctx.bound.send_replace(bound);
+        let logs = Arc::new(LogLimit::new());
+        let loops = listeners.into_iter().map(|(listener, address)| {
+            let accept = Accept {
+                ctx: Arc::clone(&ctx),
+                acceptor: acceptor.clone(),
+                logs: Arc::clone(&logs),
+            };
+            let myself = myself.clone();
+            tokio::spawn(async move {
+                accept.run(listener).await;
+                myself.cast(Msg::Ended(address)).ok();
+            })
+        });
+        Ok(State(loops.collect()))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Msg>,
+        Msg::Ended(address): Msg,
+        _state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        Err(format!("the accept loop of {address} has ended").into())
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let describe = |e: io::Error| match e.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "address {address} is in use: another program listens there, choose another with `cluster.listen`"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("address {address} is not one of this machine's")
+        }
+        io::ErrorKind::PermissionDenied => format!("address {address} may not be bound: {e}"),
+        _ => format!("address {address}: {e}"),
+    };
+    let listener = TcpListener::bind(address).await.map_err(describe)?;
+    let address = listener.local_addr().map_err(describe)?;
+    Ok((listener, address))
+}
+
+struct Accept {
+    ctx: Arc<Context>,
+    acceptor: Option<tls::Acceptor>,
+    logs: Arc<LogLimit>,
+}
+
+impl Accept {
+    async fn run(self, listener: TcpListener) {
+        let mut handshakes = Handshakes::default();
+        let mut pause = ACCEPT_PAUSE.0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(ended) = handshakes.tasks.join_next_with_id() => {
+                    handshakes.ended(&ended);
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE.0;
+                    if handshakes.make_room(self.ctx.config.handshakes_max) {
+                        self.log(
+                            peer,
+                            "too many unauthenticated connections, the oldest is dropped",
+                        );
+                    }
+                    let handshake = Handshake {
+                        ctx: Arc::clone(&self.ctx),
+                        acceptor: self.acceptor.clone(),
+                        logs: Arc::clone(&self.logs),
+                        peer,
+                    };
+                    handshakes.start(handshake.run(stream));
+                }
+                Err(e) => {
+                    self.log(
+                        SocketAddr::from(([0, 0, 0, 0], 0)),
+                        &format!("accept failed: {e}"),
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+            }
+        }
+    }
+
+    fn log(&self, peer: SocketAddr, why: &str) {
+        rejected(&self.logs, peer, &why);
+    }
+}
+
+/// Logs a connection that came to nothing, at a bounded rate.
+fn rejected(logs: &LogLimit, peer: SocketAddr, why: &dyn std::fmt::Display) {
+    if let Some(suppressed) = logs.admit() {
+        tracing::warn!(event = "connection_rejected", peer = %peer, reason = %why, suppressed, "connection rejected");
+    }
+}
+
+/// Connections that are not authenticated yet, oldest first.
+#[derive(Default)]
+struct Handshakes {
+    tasks: JoinSet<()>,
+    by_age: BTreeMap<u64, AbortHandle>,
+    ages: BTreeMap<Id, u64>,
+    next: u64,
+}
+
+impl Handshakes {
+    fn start(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.tasks.spawn(task);
+        self.ages.insert(handle.id(), self.next);
+        self.by_age.insert(self.next, handle);
+        self.next += 1;
+    }
+
+    fn ended(&mut self, ended: &Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(e) => e.id(),
+        };
+        if let Some(age) = self.ages.remove(&id) {
+            self.by_age.remove(&age);
+        }
+    }
+
+    /// Drops the oldest if there are too many; whether it had to.
+    fn make_room(&mut self, max: usize) -> bool {
+        let mut dropped = false;
+        while self.by_age.len() >= max.max(1) {
+            let Some((_, oldest)) = self.by_age.pop_first() else {
+                break;
+            };
+            oldest.abort();
+            dropped = true;
+        }
+        dropped
+    }
+}
+
+struct Handshake {
+    ctx: Arc<Context>,
+    acceptor: Option<tls::Acceptor>,
+    logs: Arc<LogLimit>,
+    peer: SocketAddr,
+}
+
+impl Handshake {
+    async fn run(self, stream: TcpStream) {
+        let greeted = tokio::time::timeout(handshake::TIMEOUT, async {
+            stream.set_nodelay(true)?;
+            let mut halves = match &self.acceptor {
+                Some(acceptor) => acceptor.accept(stream).await?,
+                None => Halves::tcp(stream),
+            };
+            let admitted = greet(&mut halves, self.peer, &self.ctx).await?;
+            Ok::<_, Rejected>((halves, admitted))
+        });
+        match greeted.await {
+            Ok(Ok((halves, admitted))) => self.connect(halves, admitted).await,
+            Ok(Err(why)) => rejected(&self.logs, self.peer, &why),
+            Err(_elapsed) => rejected(&self.logs, self.peer, &Rejected::Timeout),
+        }
+    }
+
+    /// Starts the connection actor of an authenticated client.
+    async fn connect(self, halves: Halves, admitted: Admitted) {
+        let Self {
+            ctx, peer, logs, ..
+        } = self;
+        let Admitted {
+            place,
+            identity,
+            cookie,
+        } = admitted;
+        let limits = Limits {
+            outbound_bytes_max: ctx.config.outbound_bytes_max,
+            idle_timeout: ctx.config.idle_timeout,
+            ..Limits::default()
+        };
+        let id = format!("client-{}", place.id());
+        let outbound = Arc::new(Outbound::new(&limits));
+        let label = format!("{} at {peer}", identity.name);
+        let service = Arc::clone(&ctx.service);
+        let session = Session::open(place, identity, service, Arc::clone(&outbound));
+        let receive: Arc<dyn Receive> = Arc::<Session>::clone(&session);
+        let setup = Setup::new(
+            halves,
+            Side::Server,
+            cookie,
+            label,
+            outbound,
+            receive,
+            limits,
+        );
+        let handle = setup.handle();
+        session.ends_by(move |why| handle.close(why));
+        // A credential taken away between the proof and now is not in the table's last check.
+        ctx.sessions.recheck(&*ctx.credentials);
+        let setup = Mutex::new(Some(setup));
+        let child = ChildSpec::worker(&id, &Address::new(&id), move || {
+            (
+                Connection,
+                setup.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            )
+        })
+        .restart(Restart::Temporary)
+        .start_timeout(handshake::TIMEOUT);
+        if let Err(e) = ctx.clients.start_child(child).await {
+            rejected(&logs, peer, &e);
+            session.closed(&Close::Local(e.to_string()));
+        }
+    }
+}
