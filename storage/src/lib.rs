@@ -33,3 +33,31 @@ pub use key::{
 pub use object::{Object, Value, ValueRef};
 pub use resolve::{Lww, MergeFailure, Resolved, Resolver, Resolvers, lww};
 pub use vector::VersionVector;
+
+// Engine: files, threads and time.
+pub mod boot;
+pub mod check;
+pub mod clock;
+pub mod error;
+pub mod identity;
+mod lmdb;
+pub mod lock;
+mod memory;
+mod partition;
+pub mod store;
+pub mod table;
+
+pub use boot::{BootEvent, NewLife, QUARANTINE_DIR};
+pub use check::{CheckVerdict, check_env};
+pub use clock::{Clock, Seen};
+pub use error::{CloseError, DeclareError, OpenError, ReadError, WriteError};
+pub use lock::{DataDirLock, LockError};
+pub use partition::changes::{Change, Changes};
+pub use partition::ops::{ChangeKind, VALUE_BYTES_MAX, WriteOp, Written};
+pub use partition::read::Got;
+pub use partition::scan::{Item, Page, PageToken, Scan};
+pub use partition::space::PartitionStats;
+pub use partition::tree::{BucketEntry, BucketPage, ScrubReport};
+pub use partition::{BatchReport, CommitHook, Completion, Partition, Reply, Space, Write};
+pub use store::{CheckFn, Durability, OnDamage, Store, StoreConfig, StoreStats, WallClock};
+pub use table::{Table, TableKind, TableSpec};
