@@ -127,7 +127,15 @@ pub struct RecordView<'a> {
     key: Option<&'a [u8]>,
     /// Checked by `check_clock`.
     clock: &'a [u8],
-    live_len: usize,
+    live: Live<'a>,
+}
+
+/// What checking a clock finds on its way.
+#[derive(Debug, Clone, Copy)]
+struct Live<'a> {
+    len: usize,
+    /// The last live value: when it is the only one, reads need not walk the clock again.
+    last: Option<ValueRef<'a>>,
 }
 
 impl<'a> RecordView<'a> {
@@ -160,12 +168,8 @@ impl<'a> RecordView<'a> {
             _ => None,
         };
         let clock = reader.rest();
-        let live_len = check_clock(clock).ok_or_else(|| malformed("clock"))?;
-        Ok(Self {
-            key,
-            clock,
-            live_len,
-        })
+        let live = check_clock(clock).ok_or_else(|| malformed("clock"))?;
+        Ok(Self { key, clock, live })
     }
 
     /// The whole key, when the row is truncated.
@@ -177,19 +181,33 @@ impl<'a> RecordView<'a> {
     /// Number of live values.
     #[must_use]
     pub const fn live_len(&self) -> usize {
-        self.live_len
+        self.live.len
     }
 
     /// What is known per actor, in the order of the actors.
     #[must_use]
+    #[inline]
     pub fn entries(&self) -> Entries<'a> {
         Entries::new(self.clock)
     }
 
     /// The live values, in the order of [`Dvvset::live`].
     #[must_use]
+    #[inline]
     pub fn values(&self) -> Values<'a> {
+        if self.live.len == 1 {
+            let entries = Entries {
+                left: 0,
+                reader: Reader::new(&[]),
+            };
+            return Values {
+                only: self.live.last,
+                entries,
+                current: None,
+            };
+        }
         Values {
+            only: None,
             entries: self.entries(),
             current: None,
         }
@@ -251,6 +269,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    #[inline]
     fn new(clock: &'a [u8]) -> Self {
         let mut reader = Reader::new(clock);
         let left = reader.count(ENTRY_BYTES_MIN).unwrap_or(0);
@@ -278,9 +297,11 @@ impl<'a> Iterator for Entries<'a> {
     fn next(&mut self) -> Option<EntryView<'a>> {
         self.left = self.left.checked_sub(1)?;
         let entry = self.head()?;
-        let mut values = entry.values();
-        values.by_ref().for_each(drop);
-        self.reader = values.reader;
+        if self.left > 0 {
+            let mut values = entry.values();
+            values.by_ref().for_each(drop);
+            self.reader = values.reader;
+        }
         Some(entry)
     }
 
@@ -346,6 +367,8 @@ impl<'a> Iterator for EntryValues<'a> {
 /// Iterator of [`RecordView::values`].
 #[derive(Debug, Clone)]
 pub struct Values<'a> {
+    /// Set when there is just one value; the rest is empty then.
+    only: Option<ValueRef<'a>>,
     entries: Entries<'a>,
     current: Option<EntryValues<'a>>,
 }
@@ -353,7 +376,11 @@ pub struct Values<'a> {
 impl<'a> Iterator for Values<'a> {
     type Item = ValueRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<ValueRef<'a>> {
+        if self.only.is_some() {
+            return self.only.take();
+        }
         loop {
             if let Some(values) = &mut self.current {
                 if let Some(value) = values.next() {
@@ -419,31 +446,33 @@ fn put_value(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// Checks that `clock` is exactly one canonical clock; gives the number of live values.
-fn check_clock(clock: &[u8]) -> Option<usize> {
+/// Checks that `clock` is exactly one canonical clock.
+fn check_clock(clock: &[u8]) -> Option<Live<'_>> {
     let mut reader = Reader::new(clock);
     let left = reader.count(ENTRY_BYTES_MIN)?;
     let mut entries = Entries { left, reader };
-    let mut last: Option<Actor> = None;
-    let mut live_len = 0;
+    let mut before: Option<Actor> = None;
+    let mut live = Live { len: 0, last: None };
     for _ in 0..left {
         let entry = entries.head()?;
-        if entry.n == 0 || last.is_some_and(|last| last >= entry.actor) {
+        if entry.n == 0 || before.is_some_and(|before| before >= entry.actor) {
             return None;
         }
-        last = Some(entry.actor);
+        before = Some(entry.actor);
         let mut values = entry.values();
         for i in 0..entry.live_len {
             let above = values.above;
-            let counter = values.read()?.dot.counter;
+            let value = values.read()?;
+            let counter = value.dot.counter;
             if counter == 0 || (i > 0 && counter == above) {
                 return None;
             }
+            live.last = Some(value);
         }
-        live_len += entry.live_len;
+        live.len += entry.live_len;
         entries.reader = values.reader;
     }
-    (entries.reader.remaining() == 0).then_some(live_len)
+    (entries.reader.remaining() == 0).then_some(live)
 }
 
 /// Copies a checked clock out.

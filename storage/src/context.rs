@@ -7,24 +7,24 @@
 //! own actor.
 //!
 //! # Shape (version 1)
-//! `1 ‖ tag (8 bytes of the key hash) ‖ varint actors ‖ { actor (20) ‖ varint n } ‖ crc32c (4, BE)`
+//! `1 ‖ tag (8) ‖ varint actors ‖ { actor (20) ‖ varint n } ‖ crc32c of all before (4)`, integers
+//! big-endian; the tag is xxh3-64 of `table ‖ 0 ‖ key` under a seed of its own.
 
 use crate::dvvset::Dvvset;
 use crate::ids::Actor;
-use crate::key::{Key, KeyHash, TableName};
+use crate::key::{Key, TableName, key_tag};
 use crate::vector::VersionVector;
 use crate::wire::{Reader, put_varint};
 
 const VERSION: u8 = 1;
-const TAG_BYTES: usize = 8;
 const CRC_BYTES: usize = 4;
-const HEAD_BYTES: usize = 1 + TAG_BYTES;
+const HEAD_BYTES: usize = 9;
 const ENTRY_BYTES_MIN: usize = Actor::LEN + 1;
 
 /// What a client knew of a key when it read or wrote it; opaque to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Context {
-    tag: [u8; TAG_BYTES],
+    tag: u64,
     vector: VersionVector,
 }
 
@@ -54,16 +54,7 @@ impl Context {
     #[must_use]
     pub fn new(table: &TableName, key: &Key, vector: VersionVector) -> Self {
         Self {
-            tag: KeyHash::of(table, key).prefix(),
-            vector,
-        }
-    }
-
-    /// As [`Self::new`], for callers that have the hash of the key already.
-    #[must_use]
-    pub fn with_hash(hash: &KeyHash, vector: VersionVector) -> Self {
-        Self {
-            tag: hash.prefix(),
+            tag: key_tag(table, key),
             vector,
         }
     }
@@ -89,7 +80,7 @@ impl Context {
     /// True when the context was made for this key.
     #[must_use]
     pub fn belongs_to(&self, table: &TableName, key: &Key) -> bool {
-        self.tag == KeyHash::of(table, key).prefix()
+        self.tag == key_tag(table, key)
     }
 
     /// The byte form given to clients.
@@ -98,7 +89,7 @@ impl Context {
         let entries_len = self.vector.len() * (Actor::LEN + 4);
         let mut out = Vec::with_capacity(HEAD_BYTES + 2 + entries_len + CRC_BYTES);
         out.push(VERSION);
-        out.extend_from_slice(&self.tag);
+        out.extend_from_slice(&self.tag.to_be_bytes());
         put_varint(&mut out, self.vector.len() as u64);
         for (actor, n) in self.vector.iter() {
             out.extend_from_slice(&actor.to_bytes());
@@ -135,7 +126,7 @@ impl Context {
 
     fn decode_body(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let tag = reader.array()?;
+        let tag = reader.u64_be()?;
         let len = reader.count(ENTRY_BYTES_MIN)?;
         let mut vector = VersionVector::with_capacity(len);
         let mut last = None;

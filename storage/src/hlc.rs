@@ -206,6 +206,10 @@ mod tests {
             assert_eq!(clock.tick(NOW_MS), next, "{ahead_ms}");
         }
         let mut clock = HlcClock::default();
+        let limit = Hlc::new(NOW_MS + 500, u16::MAX);
+        assert_eq!(clock.observe(limit, NOW_MS), Observed::Accepted);
+        assert_eq!(clock.last(), limit);
+        let mut clock = HlcClock::default();
         clock.tick(NOW_MS);
         let past = Hlc::new(NOW_MS - 3_600_000, 0);
         assert_eq!(clock.observe(past, NOW_MS), Observed::Accepted);

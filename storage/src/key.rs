@@ -26,6 +26,8 @@ pub const ROW_PREFIX_BYTES: usize = ROW_BYTES_MAX - ROW_HASH_BYTES;
 const ROW_HASH_BYTES: usize = 16;
 /// Ends the table name; sorts before every byte a name may hold.
 const SEPARATOR: u8 = 0;
+/// Seed of [`key_tag`], likewise.
+const TAG_SEED: u64 = 0x5745_414c_4420_5431; // "WEALD T1"
 /// Seed of the partition hash. A constant of the format: another one would lose every key.
 const PARTITION_SEED: u64 = 0x5745_414c_4420_5031; // "WEALD P1"
 
@@ -212,7 +214,7 @@ impl From<Key> for Vec<u8> {
     }
 }
 
-/// blake3 of `table ‖ 0 ‖ key`: names a key in hash trees, contexts and truncated rows.
+/// blake3 of `table ‖ 0 ‖ key`: names a key in hash trees and truncated rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub [u8; 32]);
 
@@ -392,19 +394,29 @@ pub fn parse_row(row: &[u8]) -> Result<Row<'_>, RowError> {
 /// scaled by multiplication.
 #[must_use]
 pub fn partition_of(table: &TableName, key: &Key, partitions: u16) -> u16 {
-    let full_len = table.0.len() + 1 + key.0.len();
-    let hash = if full_len <= ROW_BYTES_MAX {
-        let mut buffer = [0; ROW_BYTES_MAX];
-        xxh3_64_with_seed(join_into(&mut buffer, table, &key.0), PARTITION_SEED)
-    } else {
-        let mut hasher = Xxh3::with_seed(PARTITION_SEED);
-        hasher.update(table.0.as_bytes());
-        hasher.update(&[SEPARATOR]);
-        hasher.update(&key.0);
-        hasher.digest()
-    };
+    let hash = xxh3(table, key, PARTITION_SEED);
     let scaled = (u128::from(hash) * u128::from(partitions)) >> u64::BITS;
     u16::try_from(scaled).expect("below `partitions`, or 0")
+}
+
+/// A short name of a key, to notice when something belongs to another one: xxh3-64 with a fixed
+/// seed over `table ‖ 0 ‖ key`. Whoever wants two keys with one tag can find them.
+pub(crate) fn key_tag(table: &TableName, key: &Key) -> u64 {
+    xxh3(table, key, TAG_SEED)
+}
+
+/// xxh3-64 over `table ‖ 0 ‖ key`.
+fn xxh3(table: &TableName, key: &Key, seed: u64) -> u64 {
+    let full_len = table.0.len() + 1 + key.0.len();
+    if full_len <= ROW_BYTES_MAX {
+        let mut buffer = [0; ROW_BYTES_MAX];
+        return xxh3_64_with_seed(join_into(&mut buffer, table, &key.0), seed);
+    }
+    let mut hasher = Xxh3::with_seed(seed);
+    hasher.update(table.0.as_bytes());
+    hasher.update(&[SEPARATOR]);
+    hasher.update(&key.0);
+    hasher.digest()
 }
 
 /// Writes `table ‖ 0 ‖ key` to the front of `buffer`, which must be large enough.

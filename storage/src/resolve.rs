@@ -146,6 +146,7 @@ pub struct Lww<'a> {
 
 /// Finds the winner among live values, borrowed from an object or a record.
 #[must_use]
+#[inline]
 pub fn lww<'a>(values: impl IntoIterator<Item = ValueRef<'a>>) -> Lww<'a> {
     let mut values = values.into_iter();
     let Some(first) = values.next() else {

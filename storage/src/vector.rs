@@ -117,3 +117,75 @@ impl FromIterator<(Actor, u64)> for VersionVector {
         vector
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn actor(n: u8) -> Actor {
+        Actor {
+            node: NodeId([n; 16]),
+            incarnation: 1,
+        }
+    }
+
+    fn vector(entries: &[(u8, u64)]) -> VersionVector {
+        entries
+            .iter()
+            .map(|(n, counter)| (actor(*n), *counter))
+            .collect()
+    }
+
+    #[test]
+    fn collecting_sorts_drops_zeros_and_keeps_the_greatest() {
+        let collected = vector(&[(3, 1), (1, 5), (2, 0), (1, 7), (1, 6)]);
+        assert_eq!(
+            collected.iter().collect::<Vec<_>>(),
+            [(actor(1), 7), (actor(3), 1)]
+        );
+        assert_eq!(vector(&[(1, 0)]), VersionVector::new());
+    }
+
+    #[test]
+    fn raising_never_lowers() {
+        let mut raised = vector(&[(1, 5)]);
+        for (n, counter) in [(1, 4), (2, 0), (3, 2), (1, 6), (0, 1)] {
+            raised.raise(actor(n), counter);
+        }
+        assert_eq!(raised, vector(&[(0, 1), (1, 6), (3, 2)]));
+        assert_eq!(
+            (raised.get(&actor(1)), raised.get(&actor(2)), raised.len()),
+            (6, 0, 3)
+        );
+        let covers = |counter| {
+            raised.covers(&Dot {
+                actor: actor(1),
+                counter,
+            })
+        };
+        assert!(covers(6) && !covers(7));
+    }
+
+    #[test]
+    fn descends_and_dominates() {
+        for (x, y, descends, dominates) in [
+            (&[][..], &[][..], true, false),
+            (&[(1, 1)], &[], true, true),
+            (&[], &[(1, 1)], false, false),
+            (&[(1, 2), (2, 1)], &[(1, 2)], true, true),
+            (&[(1, 2)], &[(1, 2)], true, false),
+            (&[(1, 2), (2, 1)], &[(1, 3)], false, false),
+        ] {
+            let (x, y) = (vector(x), vector(y));
+            assert_eq!(
+                (x.descends(&y), x.dominates(&y)),
+                (descends, dominates),
+                "{x:?} {y:?}"
+            );
+            let mut merged = x.clone();
+            merged.merge(&y);
+            assert!(merged.descends(&x) && merged.descends(&y));
+        }
+    }
+}
