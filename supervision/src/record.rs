@@ -51,6 +51,8 @@ pub enum Event {
     StorageFull,
     /// The store accepts writes again.
     StorageRecovered,
+    /// A background verification found a hash tree that did not match its objects.
+    HashtreeMismatch,
     /// Records were dropped because the log's queue was full or the disk refused them.
     LogDropped,
 }
@@ -233,12 +235,13 @@ impl Event {
             Self::Quarantined => "quarantined",
             Self::StorageFull => "storage_full",
             Self::StorageRecovered => "storage_recovered",
+            Self::HashtreeMismatch => "hashtree_mismatch",
             Self::LogDropped => "log_dropped",
         }
     }
 
     /// All events, for documentation and command lines.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SupervisorStarted,
         Self::SupervisorStopped,
         Self::ChildStarted,
@@ -258,13 +261,18 @@ impl Event {
         Self::Quarantined,
         Self::StorageFull,
         Self::StorageRecovered,
+        Self::HashtreeMismatch,
         Self::LogDropped,
     ];
 
     const fn is_fault(self) -> bool {
         matches!(
             self,
-            Self::UncleanStop | Self::Quarantined | Self::StorageFull | Self::LogDropped
+            Self::UncleanStop
+                | Self::Quarantined
+                | Self::StorageFull
+                | Self::HashtreeMismatch
+                | Self::LogDropped
         )
     }
 }

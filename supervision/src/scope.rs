@@ -4,97 +4,27 @@
 //! starting or stopping a child); nothing here is a process static, so several nodes can live in
 //! one process. Refuses: to own actors; supervisors do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+mod trace;
+mod tree;
+
+pub use tree::{ChildCounts, ScopeError, Status, TreeNode};
 
 use crate::incarnation::Incarnation;
 use crate::log::{SupervisionLog, unix_ms};
 use crate::panics;
 use crate::record::{Event, Record};
-use crate::spec::{Kind, Restart, Strategy};
+use crate::spec::{Kind, Strategy};
 
 /// How long a killed actor is waited for before it is reported as unkillable. A guess: a thread
 /// that blocks longer than this will not come back on its own.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-
-/// What a child is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// In `pre_start`.
-    Starting,
-    /// Up.
-    Running,
-    /// Ended, and about to be started again.
-    Restarting,
-    /// Asked to stop.
-    Stopping,
-    /// Down.
-    Stopped,
-}
-
-/// A node of the tree, with what is below it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TreeNode {
-    /// Ids from the root, `/` between them.
-    pub path: String,
-    /// Last part of the path.
-    pub id: String,
-    /// Worker or supervisor.
-    pub kind: Kind,
-    /// Of a supervisor.
-    pub strategy: Option<Strategy>,
-    /// What it is at.
-    pub status: Status,
-    /// Id of the present (or last) incarnation, empty before the first.
-    pub actor_id: String,
-    /// Time since the present incarnation started, milliseconds; 0 while it is down.
-    pub uptime_ms: u64,
-    /// Restarts so far (failed ones included), since its supervisor started.
-    pub restarts: u64,
-    /// Messages sent through its address and not handled yet.
-    pub mailbox_depth: u64,
-    /// How the incarnation before this one ended.
-    pub last_exit: Option<String>,
-    /// In start order.
-    pub children: Vec<Self>,
-}
-
-/// Children of a supervisor by what they are (OTP: `count_children`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChildCounts {
-    /// All children, running or not.
-    pub specs: u64,
-    /// Those that run.
-    pub active: u64,
-    /// Supervisors among all.
-    pub supervisors: u64,
-    /// Workers among all.
-    pub workers: u64,
-}
-
-/// A question about the tree that has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScopeError {
-    /// Nothing lives at this path.
-    #[error("nothing is supervised at {path:?}")]
-    NotFound {
-        /// The path asked for.
-        path: String,
-    },
-    /// It is there, but down at the moment.
-    #[error("{path:?} is not running")]
-    NotRunning {
-        /// The path asked for.
-        path: String,
-    },
-}
 
 /// One per node. Clones are the same scope.
 #[derive(Debug, Clone)]
@@ -292,7 +222,7 @@ impl Scope {
         if record.ts_ms == 0 {
             record.ts_ms = unix_ms();
         }
-        trace(&record);
+        trace::trace(&record);
         if let Some(log) = &self.inner.log {
             log.append(record);
         }
@@ -371,25 +301,24 @@ impl Scope {
     /// Ends what a dead supervisor left behind below its path, latest first, and forgets its
     /// entries. Takes no longer than the wait after a kill; what is still there then is reported.
     pub(crate) async fn reap(&self, path: &str) {
-        let leftovers = self.live_below(path);
-        for leftover in &leftovers {
-            leftover.kill();
-        }
         let deadline = Instant::now() + self.kill_wait();
-        for leftover in &leftovers {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let reason = if leftover.gone_within(left).await {
-                "leftover"
-            } else {
-                "unkillable"
-            };
-            self.killed(&leftover.path, reason == "unkillable");
-            let mut record = Record::new(Event::ChildKilled, &leftover.path);
-            record.child = leftover.path.rsplit('/').next().map(str::to_owned);
-            record.reason = Some(reason.to_owned());
-            record.actor_id = Some(leftover.cell.get_id().to_string());
-            record.uptime_ms = Some(self.now_ms().saturating_sub(leftover.started_ms));
-            self.emit(record);
+        let mut reaped = BTreeSet::new();
+        loop {
+            let mut leftovers = self.live_below(path);
+            // A supervisor that was about to die may have started one more child after the look
+            // before this one; once all supervisors below are gone, nobody does.
+            leftovers.retain(|leftover| reaped.insert(leftover.start_seq));
+            if leftovers.is_empty() {
+                break;
+            }
+            for leftover in &leftovers {
+                leftover.kill();
+            }
+            for leftover in &leftovers {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let gone = leftover.gone_within(left).await;
+                self.report_leftover(leftover, gone);
+            }
         }
         let mut entries = self.entries();
         let gone: Vec<String> = below(&entries, path)
@@ -398,6 +327,18 @@ impl Scope {
         for child in gone {
             entries.remove(&child);
         }
+    }
+
+    fn report_leftover(&self, leftover: &Incarnation, gone: bool) {
+        self.killed(&leftover.path, !gone);
+        let mut record = Record::new(Event::ChildKilled, &leftover.path);
+        record.child = leftover.path.rsplit('/').next().map(str::to_owned);
+        record.reason = Some(if gone { "leftover" } else { "unkillable" }.to_owned());
+        record.actor_id = Some(leftover.cell.get_id().to_string());
+        record.actor_type = leftover.probe.actor_type.get().map(|t| (*t).to_owned());
+        record.mailbox_depth = Some(leftover.probe.depth());
+        record.uptime_ms = Some(self.now_ms().saturating_sub(leftover.started_ms));
+        self.emit(record);
     }
 
     pub(crate) fn killed(&self, path: &str, unkillable: bool) {
@@ -463,58 +404,4 @@ fn below<'a>(
 ) -> impl Iterator<Item = (&'a String, &'a Entry)> {
     // '0' is the character after '/'.
     entries.range(format!("{path}/")..format!("{path}0"))
-}
-
-/// One `tracing` event per record: errors for what a person should see, as style rule 35 has it.
-fn trace(r: &Record) {
-    macro_rules! emit {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "supervision",
-                event = r.event.name(), node = %r.node, path = %r.path, child = r.child.as_deref(),
-                reason = r.reason.as_deref(), error = r.error.as_deref(),
-                location = r.location.as_deref(), child_type = r.kind.as_deref(),
-                restart = r.restart.as_deref(), strategy = r.strategy.as_deref(),
-                actor_type = r.actor_type.as_deref(), actor_id = r.actor_id.as_deref(),
-                generation = r.generation, message_type = r.message_type.as_deref(),
-                mailbox_depth = r.mailbox_depth, uptime_ms = r.uptime_ms,
-                restarts_count = r.restarts, restart_in_window = r.restart_in_window,
-                intensity_max = r.intensity_max, window_ms = r.window_ms,
-                backoff_ms = r.backoff_ms, siblings = r.siblings,
-                "supervision"
-            )
-        };
-    }
-    let orderly = matches!(
-        r.reason.as_deref(),
-        Some("normal" | "shutdown" | "auto_shutdown")
-    );
-    match r.event {
-        Event::ChildExited | Event::SupervisorStopped if orderly => emit!(info),
-        Event::ChildExited
-        | Event::SupervisorStopped
-        | Event::IntensityExceeded
-        | Event::ChildGaveUp
-        | Event::Quarantined
-        | Event::StorageFull
-        | Event::LogDropped => emit!(error),
-        Event::ChildRestarting
-        | Event::StrategyApplied
-        | Event::ChildKilled
-        | Event::UncleanStop => emit!(warn),
-        Event::SupervisorStarted
-        | Event::ChildStarted
-        | Event::ChildRestarted
-        | Event::ChildStopping
-        | Event::ChildStopped
-        | Event::NodeStarted
-        | Event::NodeStopping
-        | Event::NodeStopped
-        | Event::StorageRecovered => emit!(info),
-    }
-}
-
-/// A restart type's name for records.
-pub(crate) fn restart_name(restart: Restart) -> Option<String> {
-    Some(restart.name().to_owned())
 }

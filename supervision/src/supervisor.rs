@@ -16,24 +16,20 @@ use ractor::{
     SupervisionEvent,
 };
 
+mod plan;
+mod report;
+mod requests;
+
+pub(crate) use plan::Plan;
+
 use crate::child::{ChildSpec, StartCx};
-use crate::core::{Action, BackoffPolicy, ChildPolicy, Close, Core, Input, Key, Note, Policy};
-use crate::dynamic::{DynamicHandle, DynamicSpec};
+use crate::core::{Action, ChildPolicy, Close, Core, Input, Key};
 use crate::error::{StartError, TerminateError};
 use crate::incarnation::{Incarnation, Stopped};
-use crate::probe::{Exit, Fate, Probe};
-use crate::record::{Event, Record};
-use crate::scope::{Declared, Scope, Status, restart_name};
-use crate::spec::{Backoff, Kind, Restart, Shutdown, Strategy};
-use crate::supervisor_spec::SupervisorSpec;
-
-/// What a supervisor starts with, each time.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    policy: Policy,
-    children: Vec<ChildSpec>,
-    dynamic: Option<(DynamicHandle, DynamicSpec)>,
-}
+use crate::probe::{Fate, Probe};
+use crate::record::Event;
+use crate::scope::{Declared, Scope, Status};
+use crate::spec::{Kind, Shutdown};
 
 pub(crate) struct Args {
     pub(crate) scope: Scope,
@@ -74,67 +70,6 @@ struct Slot {
     live: Option<Arc<Incarnation>>,
     /// Starts tried so far.
     generation: u64,
-}
-
-impl Plan {
-    pub(crate) fn fixed(spec: &SupervisorSpec) -> Self {
-        Self {
-            policy: Policy {
-                strategy: spec.strategy,
-                intensity_max: spec.intensity.max_restarts,
-                window_ms: millis(spec.intensity.window),
-                auto_shutdown: spec.auto_shutdown,
-                backoff: spec.backoff.map(backoff_policy),
-            },
-            children: spec.children.clone(),
-            dynamic: None,
-        }
-    }
-
-    pub(crate) fn dynamic(handle: &DynamicHandle, spec: DynamicSpec) -> Self {
-        Self {
-            policy: Policy {
-                strategy: Strategy::Dynamic,
-                intensity_max: spec.intensity.max_restarts,
-                window_ms: millis(spec.intensity.window),
-                auto_shutdown: crate::spec::AutoShutdown::Never,
-                backoff: None,
-            },
-            children: Vec::new(),
-            dynamic: Some((handle.clone(), spec)),
-        }
-    }
-
-    fn default_restart(&self) -> Restart {
-        self.dynamic
-            .as_ref()
-            .map_or(Restart::Permanent, |(_, spec)| spec.restart)
-    }
-
-    fn default_shutdown(&self) -> Option<Shutdown> {
-        self.dynamic.as_ref().and_then(|(_, spec)| spec.shutdown)
-    }
-
-    fn child_policy(&self, spec: &ChildSpec) -> ChildPolicy {
-        ChildPolicy {
-            restart: spec.restart_or(self.default_restart()),
-            significant: spec.significant,
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn backoff_policy(backoff: Backoff) -> BackoffPolicy {
-    BackoffPolicy {
-        initial_ms: millis(backoff.initial),
-        max_ms: millis(backoff.max),
-        jitter_percent: backoff.jitter_percent,
-        seed: backoff.seed,
-        reset_after_ms: millis(backoff.reset_after),
-    }
 }
 
 impl Actor for Supervisor {
@@ -515,58 +450,6 @@ impl State {
         self.drive(myself, Input::Exited { key, abnormal }).await
     }
 
-    async fn start_child(
-        &mut self,
-        myself: &ActorRef<SupMsg>,
-        spec: ChildSpec,
-    ) -> Result<String, StartError> {
-        let Some((_, limits)) = &self.plan.dynamic else {
-            return Err(StartError::Down);
-        };
-        let path = spec.path_below(&self.path)?;
-        if self.by_id.contains_key(&spec.id) {
-            return Err(StartError::Duplicate {
-                id: spec.id.to_string(),
-            });
-        }
-        if self.slots.len() >= limits.max_children {
-            return Err(StartError::Full {
-                max: limits.max_children,
-            });
-        }
-        if spec.significant {
-            let problem = "a dynamic supervisor has no significant children";
-            return Err(StartError::InvalidSpec {
-                path: path.to_string(),
-                problem,
-            });
-        }
-        if let Some(nested) = &spec.nested {
-            nested.validate(&path)?;
-        }
-        let key = self.core.next_key();
-        let policy = self.plan.child_policy(&spec);
-        self.insert(key, spec, Arc::clone(&path));
-        self.publish_count();
-        self.last_failure = None;
-        self.drive(myself, Input::Add(policy)).await;
-        self.last_failure
-            .take()
-            .map_or_else(|| Ok(path.to_string()), Err)
-    }
-
-    async fn terminate_child(
-        &mut self,
-        myself: &ActorRef<SupMsg>,
-        id: String,
-    ) -> Result<(), TerminateError> {
-        let Some(key) = self.by_id.get(id.as_str()).copied() else {
-            return Err(TerminateError::NotFound { id });
-        };
-        self.drive(myself, Input::Terminate(key)).await;
-        Ok(())
-    }
-
     fn schedule(&self, myself: &ActorRef<SupMsg>, due: SupMsg, delay_ms: u64, key: Key) {
         if let Some(slot) = self.slots.get(&key) {
             self.scope.set_status(&slot.path, Status::Restarting);
@@ -590,128 +473,5 @@ impl State {
             self.scope.forget(&slot.path);
             self.publish_count();
         }
-    }
-
-    fn publish_count(&self) {
-        if let Some((handle, _)) = &self.plan.dynamic {
-            handle.set_count(self.slots.len());
-        }
-    }
-
-    fn note(&self, note: Note) {
-        match note {
-            Note::Restarting {
-                key,
-                in_window,
-                delay_ms,
-            } => {
-                if let Some(slot) = self.slots.get(&key) {
-                    self.scope.set_status(&slot.path, Status::Restarting);
-                }
-                self.emit_child(key, Event::ChildRestarting, |record| {
-                    record.restart_in_window = Some(in_window);
-                    record.backoff_ms = Some(delay_ms);
-                });
-            }
-            Note::StrategyApplied { key, stops } => {
-                self.emit_child(key, Event::StrategyApplied, |r| {
-                    r.siblings = Some(stops as u64)
-                });
-            }
-            Note::IntensityExceeded { key, in_window } => {
-                let mut record = self.own_record(Event::IntensityExceeded);
-                record.child = self.slots.get(&key).map(|slot| slot.spec.id.to_string());
-                record.restart_in_window = Some(in_window);
-                self.scope.emit(record);
-            }
-            Note::GaveUp { key } => self.emit_child(key, Event::ChildGaveUp, |_| ()),
-        }
-    }
-
-    fn emit_exit(&self, key: Key, live: &Incarnation, exit: Exit) {
-        self.emit_with(key, Event::ChildExited, live, |record| {
-            record.reason = Some(exit.reason.to_owned());
-            record.error = exit.error;
-            record.location = exit.location;
-            record.message_type = exit.message_type;
-            record.mailbox_depth = Some(exit.mailbox_depth);
-            if live.drill.load(std::sync::atomic::Ordering::Relaxed) && record.error.is_none() {
-                record.error = Some("drill".to_owned());
-            }
-        });
-    }
-
-    /// A record about a child, with what its present incarnation tells.
-    fn emit_child(&self, key: Key, event: Event, fill: impl FnOnce(&mut Record)) {
-        match self.slots.get(&key).and_then(|slot| slot.live.clone()) {
-            Some(live) => self.emit_with(key, event, &live, fill),
-            None => self.emit_record(key, event, fill),
-        }
-    }
-
-    fn emit_with(
-        &self,
-        key: Key,
-        event: Event,
-        live: &Incarnation,
-        fill: impl FnOnce(&mut Record),
-    ) {
-        self.emit_record(key, event, |record| {
-            record.actor_id = Some(live.cell.get_id().to_string());
-            record.uptime_ms = Some(self.scope.now_ms().saturating_sub(live.started_ms));
-            record.actor_type = live.probe.actor_type.get().map(|t| (*t).to_owned());
-            fill(record);
-        });
-    }
-
-    fn emit_record(&self, key: Key, event: Event, fill: impl FnOnce(&mut Record)) {
-        let Some(slot) = self.slots.get(&key) else {
-            return;
-        };
-        let mut record = Record::new(event, &slot.path);
-        record.child = Some(slot.spec.id.to_string());
-        record.kind = Some(slot.spec.kind.name().to_owned());
-        record.restart = restart_name(slot.spec.restart_or(self.plan.default_restart()));
-        record.strategy = Some(self.plan.policy.strategy.name().to_owned());
-        record.generation = Some(slot.generation);
-        record.restarts = Some(slot.generation.saturating_sub(1));
-        record.intensity_max = Some(self.plan.policy.intensity_max);
-        record.window_ms = Some(self.plan.policy.window_ms);
-        fill(&mut record);
-        if !self.is_noise(&record) {
-            self.scope.emit(record);
-        }
-    }
-
-    /// An orderly start or end below a supervisor that keeps these to itself.
-    fn is_noise(&self, record: &Record) -> bool {
-        let quiet = self
-            .plan
-            .dynamic
-            .as_ref()
-            .is_some_and(|(_, spec)| spec.quiet);
-        let orderly = record.event != Event::ChildExited
-            || matches!(record.reason.as_deref(), Some("normal" | "shutdown"));
-        let routine = matches!(
-            record.event,
-            Event::ChildStarted | Event::ChildExited | Event::ChildStopping | Event::ChildStopped
-        );
-        quiet && orderly && routine
-    }
-
-    fn own_record(&self, event: Event) -> Record {
-        let mut record = Record::new(event, &self.path);
-        record.kind = Some(Kind::Supervisor.name().to_owned());
-        record.strategy = Some(self.plan.policy.strategy.name().to_owned());
-        record.intensity_max = Some(self.plan.policy.intensity_max);
-        record.window_ms = Some(self.plan.policy.window_ms);
-        record
-    }
-
-    fn emit_own(&self, event: Event, reason: Option<&str>, error: Option<String>) {
-        let mut record = self.own_record(event);
-        record.reason = reason.map(str::to_owned);
-        record.error = error;
-        self.scope.emit(record);
     }
 }

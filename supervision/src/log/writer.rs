@@ -72,6 +72,8 @@ impl Writer {
                 }
             })?;
             writer.reopen(path).map_err(LogError::io("open", path))?;
+            // The limit may have been lowered.
+            writer.drop_oldest(writer.segments_max());
         } else {
             writer
                 .begin_segment()
@@ -202,21 +204,29 @@ impl Writer {
         }
     }
 
-    /// Starts the next segment and drops the oldest ones beyond the limit.
+    /// Starts the next segment, after the oldest ones made room for it.
     fn begin_segment(&mut self) -> io::Result<()> {
         self.segment = None;
+        self.drop_oldest(self.segments_max() - 1);
         let path = self.dir.join(segment_name(self.last_seq + 1));
         self.reopen(&path)?;
         // The new name survives a power cut, too.
-        File::open(&self.dir)?.sync_all()?;
-        let found = segments(&self.dir).map_err(io::Error::other)?;
-        let excess = found.len().saturating_sub(self.config.segments_max.max(2));
-        for (_, old) in found.iter().take(excess) {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// The current segment and at least one full one.
+    fn segments_max(&self) -> usize {
+        self.config.segments_max.max(2)
+    }
+
+    fn drop_oldest(&self, keep: usize) {
+        // A folder that cannot be listed now is trimmed at the next turn.
+        let found = segments(&self.dir).unwrap_or_default();
+        for (_, old) in found.iter().take(found.len().saturating_sub(keep)) {
             if let Err(error) = fs::remove_file(old) {
                 tracing::warn!(target: "supervision", event = "log_segment_kept", %error, "old segment not removed");
             }
         }
-        Ok(())
     }
 
     fn reopen(&mut self, path: &Path) -> io::Result<()> {
