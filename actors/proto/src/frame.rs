@@ -96,7 +96,7 @@ impl Frame {
     /// [`FrameError::TooLarge`]; nothing is appended then.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let len = self.body.len();
-        let wire_len = u32::try_from(len).map_err(|_| FrameError::TooLarge { len });
+        let wire_len = u32::try_from(len).map_err(|_overflow| FrameError::TooLarge { len });
         if len > FRAME_BYTES_MAX {
             return Err(FrameError::TooLarge { len });
         }

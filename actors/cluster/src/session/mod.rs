@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::sync::watch;
 use weald_link::{Close, Outbound, Receive, SendError};
 use weald_proto::error::{ErrorCode, WireError};
-use weald_proto::frame::{Frame, HEADER_BYTES, Header};
+use weald_proto::frame::Frame;
 use weald_proto::limits::IN_FLIGHT_MAX;
 use weald_proto::request::{Call, ClientRole, SendTo, error_frame, kind};
 
@@ -164,12 +164,7 @@ impl Session {
         drop(place);
     }
 
-    /// Takes one frame.
-    pub fn frame(&self, frame: Frame) {
-        if frame.kind & kind::REPLY != 0 {
-            self.pushes.answered(frame);
-            return;
-        }
+    fn request(&self, frame: Frame) {
         let (request, corr) = (frame.kind, frame.corr);
         let permit = match self.admit(&frame) {
             Ok(permit) => permit,
@@ -192,13 +187,14 @@ impl Session {
         };
         let mut over = self.over.subscribe();
         tokio::spawn(async move {
-            let _permit = permit;
             let call = AssertUnwindSafe(call).catch_unwind();
             tokio::select! {
                 biased; // the end of the session comes before its replies
-                _ = over.wait_for(|over| *over) => {}
+                _ = over.wait_for(|over| *over) => drop(permit),
                 reply = call => {
                     let reply = reply.unwrap_or_else(|_panic| error_frame(corr, &panicked(request)));
+                    // Before the reply: who has it may ask again at once.
+                    drop(permit);
                     session.reply(request, corr, reply);
                 }
             }
@@ -293,30 +289,12 @@ impl Receive for Session {
         tracing::info!(event = "session_up", session, client = %name, peer = %peer, "session up");
     }
 
-    fn batch(&self, mut bytes: &[u8]) -> Result<(), String> {
-        while !bytes.is_empty() {
-            let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-                return Err(format!(
-                    "{} bytes where a frame header should be",
-                    bytes.len()
-                ));
-            };
-            let header = Header::decode(head).map_err(|e| e.to_string())?;
-            let Some((body, rest)) = rest.split_at_checked(header.len) else {
-                return Err(format!(
-                    "frame of {} bytes in a batch with {}",
-                    header.len,
-                    rest.len()
-                ));
-            };
-            self.frame(Frame {
-                kind: header.kind,
-                corr: header.corr,
-                body: body.to_vec(),
-            });
-            bytes = rest;
+    fn frame(&self, frame: Frame) {
+        if frame.kind & kind::REPLY != 0 {
+            self.pushes.answered(frame);
+        } else {
+            self.request(frame);
         }
-        Ok(())
     }
 
     fn closed(&self, why: &Close) {

@@ -1,0 +1,157 @@
+//! A node without its ways in: storage, registry and gate under a root supervisor, in a temporary directory.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use weald_cluster::gate::clients::Clients;
+use weald_cluster::gate::{Deps, Gate};
+use weald_cluster::node::{self, HashtreeConfig, Storage};
+use weald_cluster::registry::RegistryHandle;
+use weald_cluster::service::{BoxFuture, Caller, Push, PushError, Service};
+use weald_cluster::store::StoreHandle;
+use weald_proto::request::{Call, ClientRole, decode_reply, request_frame};
+use weald_proto::{Frame, Reply};
+use weald_storage::{CheckVerdict, Resolvers, Store, StoreConfig};
+use weald_supervision::{
+    Intensity, LogConfig, Root, Scope, Strategy, SupervisionLog, SupervisorSpec,
+};
+
+/// A running tree, and the gate to it.
+pub(crate) struct Node {
+    pub(crate) gate: Gate,
+    pub(crate) storage: Storage,
+    pub(crate) registry: RegistryHandle,
+    pub(crate) scope: Scope,
+    root: Root,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) async fn start(config: HashtreeConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log =
+            SupervisionLog::open(&dir.path().join("supervision"), LogConfig::default()).unwrap();
+        let scope = Scope::new("test", Some(log));
+        let store = open(dir.path());
+        let store = StoreHandle::new(store, node::wall_ms);
+        let storage = Storage::new(store.clone(), config, scope.clone());
+        let registry = RegistryHandle::default();
+        let gate = Gate::new(Deps {
+            node: "test".into(),
+            store: store.clone(),
+            registry: registry.clone(),
+            clients: Clients::open(store).unwrap(),
+            scope: scope.clone(),
+            status: Arc::new(|| "{}".into()),
+            log_level: Arc::new(|_| Ok(())),
+        });
+        // Drills of these tests kill far more often than a node's own intensity allows.
+        let spec = SupervisorSpec::new(Strategy::OneForOne)
+            .intensity(Intensity {
+                max_restarts: 10_000,
+                window: Duration::from_secs(5),
+            })
+            .child(storage.child_spec())
+            .child(node::registry(&registry));
+        let root = Root::start(&scope, "node", spec).await.unwrap();
+        Self {
+            gate,
+            storage,
+            registry,
+            scope,
+            root,
+            dir,
+        }
+    }
+
+    pub(crate) async fn stop(self) -> tempfile::TempDir {
+        self.root.shutdown(Duration::from_secs(10)).await;
+        self.storage.store.store().close().unwrap();
+        self.dir
+    }
+
+    /// A client with a role, whose pushes are answered by `answer`.
+    pub(crate) fn client(&self, session: u64, role: ClientRole) -> TestClient {
+        self.client_with(session, role, Arc::new(Deaf))
+    }
+
+    pub(crate) fn client_with(
+        &self,
+        session: u64,
+        role: ClientRole,
+        push: Arc<dyn Push>,
+    ) -> TestClient {
+        let name = format!("client-{session}");
+        let caller = Caller {
+            session,
+            name,
+            role,
+            peer: "test".into(),
+            push,
+        };
+        TestClient {
+            gate: self.gate.clone(),
+            caller: Arc::new(caller),
+        }
+    }
+}
+
+/// Opens the store of a directory without a child process for checks; these tests make no damage.
+pub(crate) fn open(dir: &std::path::Path) -> Store {
+    let check = |_: &std::path::Path| Ok(CheckVerdict::Sound { rows: 0, ms: 0 });
+    Store::open(
+        dir,
+        StoreConfig::default(),
+        Resolvers::default(),
+        &check,
+        &mut Vec::new(),
+    )
+    .unwrap()
+}
+
+/// A push that is never answered.
+struct Deaf;
+
+impl Push for Deaf {
+    fn request(&self, _: Frame, _: Duration) -> BoxFuture<'static, Result<Frame, PushError>> {
+        Box::pin(std::future::ready(Err(PushError::Timeout)))
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct TestClient {
+    pub(crate) gate: Gate,
+    pub(crate) caller: Arc<Caller>,
+}
+
+impl TestClient {
+    /// Makes a call; the request is handed in before this returns.
+    pub(crate) fn call<C: Call>(&self, call: &C) -> impl Future<Output = Reply<C::Reply>> + use<C> {
+        let work = self
+            .gate
+            .call(Arc::clone(&self.caller), request_frame(7, call));
+        async move {
+            let frame = work.await;
+            assert_eq!(frame.corr, 7);
+            decode_reply::<C>(&frame).unwrap()
+        }
+    }
+}
+
+/// Polls until `cond` holds.
+pub(crate) async fn wait_until(what: &str, cond: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !cond() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not in time: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Periods long enough that no scrub runs by itself.
+pub(crate) const QUIET: HashtreeConfig = HashtreeConfig {
+    timer: Duration::from_secs(3600),
+    ttl: Duration::from_secs(604_800),
+};
