@@ -347,3 +347,102 @@ impl<V> Dvvset<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn actor(n: u8) -> Actor {
+        Actor {
+            node: NodeId([n; 16]),
+            incarnation: 1,
+        }
+    }
+
+    fn entry(n: u64, counters: &[u64]) -> Option<Entry<()>> {
+        Entry::from_parts(n, counters.iter().map(|counter| (*counter, ())).collect())
+    }
+
+    #[test]
+    fn entry_of_broken_parts_is_refused() {
+        for (n, counters) in [
+            (1, &[][..]),
+            (1, &[1]),
+            (9, &[7, 3]),
+            (u64::MAX, &[u64::MAX, 1]),
+        ] {
+            assert!(entry(n, counters).is_some(), "{n} {counters:?}");
+        }
+        for (n, counters) in [
+            (0, &[][..]),
+            (3, &[4]),
+            (3, &[0]),
+            (3, &[2, 0]),
+            (3, &[2, 2]),
+            (3, &[1, 2]),
+            (9, &[7, 3, 5]),
+        ] {
+            assert!(entry(n, counters).is_none(), "{n} {counters:?}");
+        }
+    }
+
+    #[test]
+    fn floor_follows_from_the_values() {
+        for (n, counters, floor) in [(5, &[][..], 5), (5, &[5], 4), (5, &[4], 3), (9, &[7, 3], 2)] {
+            assert_eq!(
+                entry(n, counters).unwrap().floor(),
+                floor,
+                "{n} {counters:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn set_of_unsorted_actors_is_refused() {
+        let set = |actors: &[u8]| {
+            Dvvset::from_entries(
+                actors
+                    .iter()
+                    .map(|n| (actor(*n), entry(1, &[1]).unwrap()))
+                    .collect(),
+            )
+        };
+        assert!(set(&[]).is_some_and(|set| set.is_empty()));
+        assert!(set(&[1, 2]).is_some());
+        assert!(set(&[2, 1]).is_none() && set(&[1, 1]).is_none() && set(&[1, 3, 2]).is_none());
+    }
+
+    /// Not reachable without damage; then the two must still not pass for the same.
+    #[test]
+    fn equal_compares_every_live_dot() {
+        let set = |counters: &[u64]| {
+            Dvvset::from_entries(vec![(actor(1), entry(9, counters).unwrap())]).unwrap()
+        };
+        assert!(set(&[9, 3]).equal(&set(&[9, 3])));
+        assert!(!set(&[9, 3]).equal(&set(&[9, 5])));
+    }
+
+    #[test]
+    fn write_under_a_used_dot_panics_and_changes_nothing() {
+        let dot = |counter| Dot {
+            actor: actor(1),
+            counter,
+        };
+        let mut set = Dvvset::new();
+        set.write(&VersionVector::new(), dot(5), ());
+        let before = set.clone();
+        let forged = VersionVector::from_iter([(actor(1), 9)]);
+        for (context, counter) in [
+            (&VersionVector::new(), 5),
+            (&VersionVector::new(), 4),
+            (&forged, 9),
+        ] {
+            let written = std::panic::AssertUnwindSafe(|| set.write(context, dot(counter), ()));
+            assert!(std::panic::catch_unwind(written).is_err(), "{counter}");
+            assert_eq!(set, before);
+        }
+        set.write(&forged, dot(10), ());
+        assert_eq!(set.live_dots().collect::<Vec<_>>(), [dot(10)]);
+    }
+}

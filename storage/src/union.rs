@@ -2,15 +2,21 @@
 //!
 //! Guarantees: the result depends on the set of values only, not on their order or grouping;
 //! equal results have equal bytes (keys and set members sorted, no spaces).
-//! Refuses: top-level scalars and mixtures of arrays and objects: there is no union of those.
+//! Refuses: top-level scalars and mixtures of arrays and objects: there is no union of those; and
+//! values nested deeper than 64 levels.
 //!
 //! Arrays are sets: members are kept once, compared by their canonical text. Objects are merged
 //! key by key; under one key arrays and objects are merged in turn, of other differing values the
 //! one with the greater canonical text stays, an array beats a scalar and an object beats both.
+//! Numbers are kept as they were written, so that none loses digits on its way: `1` and `1.0` are
+//! two values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+/// Deepest nesting of a value. Bounds the stack, and the work: each level is scanned again.
+const DEPTH_MAX: usize = 64; // guess
 
 /// Canonical tree: one form per JSON value, whatever order its keys came in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,8 +35,8 @@ enum Tree {
 pub(crate) fn union(values: &[&[u8]]) -> Result<Vec<u8>, String> {
     let mut merged: Option<Tree> = None;
     for bytes in values {
-        let json: Json = serde_json::from_slice(bytes).map_err(|e| format!("not JSON: {e}"))?;
-        let tree = tree_of(json);
+        let json: &RawValue = serde_json::from_slice(bytes).map_err(not_json)?;
+        let tree = tree_of(json.get(), Place::Value, DEPTH_MAX - 1)?;
         merged = Some(match (merged, tree) {
             (_, Tree::Scalar(_)) => return Err("a value is neither an array nor an object".into()),
             (None, tree) => tree,
@@ -41,55 +47,71 @@ pub(crate) fn union(values: &[&[u8]]) -> Result<Vec<u8>, String> {
         });
     }
     let merged = merged.ok_or("no values")?;
-    let mut out = String::new();
-    put(&merged, &mut out);
-    Ok(out.into_bytes())
+    Ok(text_of(&merged).into_bytes())
 }
 
-fn tree_of(json: Json) -> Tree {
-    match json {
-        Json::Array(members) => {
-            let text = |member: Json| {
-                let mut out = String::new();
-                put(&tree_of_member(member), &mut out);
-                out
-            };
-            Tree::Set(members.into_iter().map(text).collect())
-        }
-        Json::Object(map) => Tree::Map(
-            map.into_iter()
-                .map(|(name, json)| (name, tree_of(json)))
-                .collect(),
-        ),
-        scalar @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_)) => {
-            Tree::Scalar(scalar.to_string())
-        }
-    }
+/// Where an array stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On its own or under a key: it is a set.
+    Value,
+    /// In a set: it is a member like any other, and keeps its order and repetitions.
+    Member,
 }
 
-/// Members of a set are values of their own: an array among them keeps order and repetitions.
-fn tree_of_member(json: Json) -> Tree {
-    match json {
-        Json::Array(members) => {
-            let mut out = String::from("[");
-            for (i, member) in members.into_iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                put(&tree_of_member(member), &mut out);
+/// The tree of a JSON text that is known to be well-formed but for the escapes in its strings.
+fn tree_of(json: &str, place: Place, depth_left: usize) -> Result<Tree, String> {
+    let inner = |place, json: &RawValue| {
+        let depth_left = depth_left
+            .checked_sub(1)
+            .ok_or("a value is nested too deeply")?;
+        tree_of(json.get(), place, depth_left)
+    };
+    match json.as_bytes().first() {
+        Some(b'[') => {
+            let members: Vec<&RawValue> = serde_json::from_str(json).map_err(not_json)?;
+            let text = |member| inner(Place::Member, member).map(|tree| text_of(&tree));
+            if place == Place::Value {
+                return members
+                    .into_iter()
+                    .map(text)
+                    .collect::<Result<_, _>>()
+                    .map(Tree::Set);
             }
-            out.push(']');
-            Tree::Scalar(out)
+            let members = members
+                .into_iter()
+                .map(text)
+                .collect::<Result<Vec<_>, String>>()?;
+            Ok(Tree::Scalar(format!("[{}]", members.join(","))))
         }
-        Json::Object(map) => Tree::Map(
-            map.into_iter()
-                .map(|(name, json)| (name, tree_of_member(json)))
-                .collect(),
-        ),
-        scalar @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_)) => {
-            Tree::Scalar(scalar.to_string())
+        Some(b'{') => {
+            let map: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(not_json)?;
+            let map = map
+                .into_iter()
+                .map(|(name, json)| Ok((name, inner(place, json)?)));
+            map.collect::<Result<_, String>>().map(Tree::Map)
         }
+        Some(b'"') => {
+            let text: String = serde_json::from_str(json).map_err(not_json)?;
+            Ok(Tree::Scalar(quoted(&text)))
+        }
+        Some(_) | None => Ok(Tree::Scalar(json.to_owned())),
     }
+}
+
+#[allow(clippy::needless_pass_by_value)] // the shape that map_err takes
+fn not_json(error: serde_json::Error) -> String {
+    format!("not JSON: {error}")
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn text_of(tree: &Tree) -> String {
+    let mut out = String::new();
+    put(tree, &mut out);
+    out
 }
 
 fn join(x: Tree, y: Tree) -> Tree {
@@ -132,7 +154,7 @@ fn put(tree: &Tree, out: &mut String) {
                 if i > 0 {
                     out.push(',');
                 }
-                out.push_str(&Json::from(name.as_str()).to_string());
+                out.push_str(&quoted(name));
                 out.push(':');
                 put(value, out);
             }
@@ -144,6 +166,8 @@ fn put(tree: &Tree, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use serde_json::Value as Json;
 
     use super::*;
 
@@ -176,6 +200,13 @@ mod tests {
                 &[r#"[{"b":1,"a":2}]"#, r#"[{ "a":2, "b":1 }]"#],
                 r#"[{"a":2,"b":1}]"#,
             ),
+            (&["[1.0,1]", "[ 1e0 ]"], "[1,1.0,1e0]"),
+            (
+                &["[123456789012345678901234567890]", "[0.1000]"],
+                "[0.1000,123456789012345678901234567890]",
+            ),
+            (&[r#"["\u00e9"]"#, "[\"\u{e9}\"]"], "[\"\u{e9}\"]"),
+            (&[r#"{"a":1,"a":[2]}"#, r#"{"a":[3]}"#], r#"{"a":[2,3]}"#),
             (&[r#"{"\"k":1}"#, r#"{"\u0022k":1}"#], r#"{"\"k":1}"#),
         ] {
             assert_eq!(of(values).as_deref(), Ok(expected), "{values:?}");

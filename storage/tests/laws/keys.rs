@@ -30,7 +30,7 @@ fn close_table() -> impl Strategy<Value = TableName> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
 
     #[test]
     fn rows_sort_like_keys_within_the_prefix(
