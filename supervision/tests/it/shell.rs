@@ -64,7 +64,7 @@ fn random_trees_of_actors_behave_as_otp_does() {
     let mut runner = TestRunner::new(Config {
         cases: CASES,
         failure_persistence: None,
-        max_shrink_iters: 200,
+        max_shrink_iters: 8,
         ..Config::default()
     });
     runner
@@ -91,10 +91,10 @@ async fn case(root: Node, steps: Vec<Step>) -> Result<(), TestCaseError> {
         {
             real.failing.add(&workers[pick % workers.len()], *times);
         }
-        act(step, &otp, &real, &scope);
+        let killed = act(step, &otp, &real, &scope);
         otp.step(step, &workers);
         let expected = of_workers(&otp.trace, &workers);
-        settle(&expected, &real, &scope, &otp, step).await;
+        settle(&expected, &real, &scope, &otp, killed, step).await;
     }
     let expected_exit = if otp.is_up() || otp.trace.last().is_some_and(|l| l == "auto r") {
         RootExit::Shutdown
@@ -115,7 +115,8 @@ async fn case(root: Node, steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn act(step: &Step, otp: &Otp, real: &Real, scope: &Scope) {
+/// Does the step; returns the id of the supervisor it killed.
+fn act(step: &Step, otp: &Otp, real: &Real, scope: &Scope) -> Option<String> {
     match step {
         Step::Exits(exits) => {
             let live = otp.live_workers();
@@ -128,7 +129,7 @@ fn act(step: &Step, otp: &Otp, real: &Real, scope: &Scope) {
                     (true, _) => {
                         real.seen.push(format!("exit {path}"));
                         scope.kill(path).unwrap();
-                        return;
+                        return None;
                     }
                 };
                 real.addresses[path].cast(message).unwrap();
@@ -137,16 +138,32 @@ fn act(step: &Step, otp: &Otp, real: &Real, scope: &Scope) {
         Step::KillSup(pick) => {
             let live = otp.live_sups();
             if !live.is_empty() {
-                scope.kill(&live[pick % live.len()]).unwrap();
+                let path = &live[pick % live.len()];
+                let id = scope.get(path).unwrap().actor_id;
+                scope.kill(path).unwrap();
+                return Some(id);
             }
         }
         Step::FailStarts(..) | Step::Advance(_) => {}
     }
+    None
 }
 
-/// Waits until the workers told what is expected, and the tree looks as it should.
-async fn settle(expected: &[String], real: &Real, scope: &Scope, otp: &Otp, step: &Step) {
+/// Waits until the workers told what is expected, and the tree looks as it should: with nothing of
+/// the supervisor that was killed, which may have had no worker to tell of it.
+async fn settle(
+    expected: &[String],
+    real: &Real,
+    scope: &Scope,
+    otp: &Otp,
+    killed: Option<String>,
+    step: &Step,
+) {
     let tree_fits = || {
+        let root_runs = scope.tree().status == weald_supervision::Status::Running;
+        if root_runs != otp.is_up() {
+            return false;
+        }
         let mut up = Vec::new();
         running(&scope.tree(), &mut up);
         let mut wanted: Vec<String> = otp.live_workers();
@@ -154,6 +171,9 @@ async fn settle(expected: &[String], real: &Real, scope: &Scope, otp: &Otp, step
         wanted.sort();
         up.sort();
         up == wanted
+            && killed
+                .as_ref()
+                .is_none_or(|id| !has_actor(&scope.tree(), id))
     };
     let fits = || real.seen.all() == expected && tree_fits();
     until("the expected order", fits, || {
@@ -173,4 +193,9 @@ fn running(node: &weald_supervision::TreeNode, out: &mut Vec<String>) {
         }
         running(child, out);
     }
+}
+
+fn has_actor(node: &weald_supervision::TreeNode, id: &str) -> bool {
+    (node.actor_id == id && node.status == weald_supervision::Status::Running)
+        || node.children.iter().any(|child| has_actor(child, id))
 }

@@ -11,7 +11,7 @@ use weald_supervision::ractor::{
 };
 use weald_supervision::{Address, ChildSpec, Filter, Record, Scope, SupervisionLog};
 
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 /// What happened, in order; shared by all workers of a test.
 #[derive(Clone, Default)]
