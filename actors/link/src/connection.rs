@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
+use weald_proto::frame::{Frame, HEADER_BYTES, Header};
 
 /// Node ids of this process: `ractor`'s tables are process-wide, so their keys must be.
 static NEXT_NODE_ID: AtomicU64 = AtomicU64::new(1);
@@ -57,11 +58,8 @@ pub enum Close {
 pub trait Receive: Send + Sync + 'static {
     /// Both sides are ready.
     fn up(&self);
-    /// A batch of frames, not yet decoded.
-    ///
-    /// # Errors
-    /// A text when the batch is malformed: the connection ends.
-    fn batch(&self, bytes: &[u8]) -> Result<(), String>;
+    /// A frame, in the order in which the peer sent it.
+    fn frame(&self, frame: Frame);
     /// The connection is over.
     fn closed(&self, why: &Close);
 }
@@ -343,6 +341,22 @@ impl Message for Batch {
     }
 }
 
+/// Decodes a batch, frame by frame.
+fn each_frame(mut bytes: &[u8], mut take: impl FnMut(Frame)) -> Result<(), String> {
+    while !bytes.is_empty() {
+        let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(format!("{} bytes where a frame header should be", bytes.len()));
+        };
+        let header = Header::decode(head).map_err(|e| e.to_string())?;
+        let Some((body, rest)) = rest.split_at_checked(header.len) else {
+            return Err(format!("frame of {} bytes in a batch with {}", header.len, rest.len()));
+        };
+        take(Frame { kind: header.kind, corr: header.corr, body: body.to_vec() });
+        bytes = rest;
+    }
+    Ok(())
+}
+
 /// The actor that the peer reaches.
 struct Link {
     shared: Arc<Shared>,
@@ -367,7 +381,7 @@ impl Actor for Link {
         if self.shared.closed().is_some() {
             return Ok(());
         }
-        let result = self.receive.batch(&bytes);
+        let result = each_frame(&bytes, |frame| self.receive.frame(frame));
         self.shared.taken(bytes.len());
         if let Err(why) = result {
             self.shared

@@ -5,7 +5,7 @@
 //! `NodeServer`, and owns one connection: its `NodeSession`, its link actor and the way to the peer's link actor.
 //!
 //! ```text
-//! socket ── hello ── filter ── NodeSession ── link actor ──► Receive::batch
+//! socket ── hello ── filter ── NodeSession ── link actor ──► Receive::frame
 //!   ▲                  │            └─ proxy of the peer's link actor ◄── Outbound::send
 //!   └──────────────────┘ what is not a cast between the two link actors never passes, in either direction
 //! ```
@@ -20,11 +20,13 @@ pub mod connection;
 pub mod filter;
 pub mod hello;
 pub mod outbound;
+pub mod plain;
 mod stream;
 mod wire;
 
 pub use connection::{Close, Connection, Handle, Receive, Setup};
 pub use outbound::{Outbound, SendError};
+pub use plain::{Plain, PlainHandle};
 pub use stream::{BoxRead, BoxWrite, Halves};
 
 use std::time::Duration;
