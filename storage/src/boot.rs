@@ -22,6 +22,7 @@ use crate::identity::{
 };
 use crate::ids::{Actor, NodeId};
 use crate::lmdb::{Lmdb, Options};
+use crate::partition::Space;
 use crate::partition::durable::{Committed, adopt};
 use crate::partition::read_committed;
 use crate::store::{CheckFn, OnDamage, StoreConfig};
@@ -212,7 +213,7 @@ fn prepare(
     let to = quarantine(dir, index, &why, config)?;
     events.push(BootEvent::Quarantined {
         partition: index,
-        from: path.clone(),
+        from: path,
         to: to.clone(),
         why: why.clone(),
     });
@@ -405,7 +406,7 @@ fn settle_incarnation(
             highest
         }
         (why, highest) => {
-            let to = next_incarnation(highest, now_ms);
+            let to = next_incarnation(Space::Durable, highest, now_ms);
             let why = why.unwrap_or(NewLife::FreshDirectory);
             events.push(BootEvent::NewIncarnation { from: highest, to, why });
             to
@@ -413,7 +414,7 @@ fn settle_incarnation(
     };
     let noted = store_file.map(|file| file.memory_incarnation);
     let highest = identities().map(|identity| identity.memory_incarnation).max().max(noted);
-    let memory_incarnation = next_incarnation(highest, now_ms);
+    let memory_incarnation = next_incarnation(Space::Memory, highest, now_ms);
     let mut booted = Vec::with_capacity(found.len());
     for (partition, found) in (0..config.partitions).zip(found) {
         let identity = EnvIdentity {

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::partition::Space;
 
 /// Version of the layout of an environment and of the files beside it.
 pub const FORMAT: u16 = 1;
@@ -111,10 +112,16 @@ impl EnvIdentity {
 }
 
 /// A number above every one used before, and not below the clock, so that even a directory that
-/// lost its own record takes another one than its past lives.
-pub(crate) fn next_incarnation(highest_known: Option<u32>, now_ms: u64) -> u32 {
+/// lost its own record takes another one than its past lives. Those of durable tables are even and
+/// those of memory tables odd: no actor ever issues dots in both.
+pub(crate) fn next_incarnation(space: Space, highest_known: Option<u32>, now_ms: u64) -> u32 {
     let seconds = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
-    highest_known.map_or(seconds, |known| known.saturating_add(1).max(seconds)).max(1)
+    let next = highest_known.map_or(seconds, |known| known.saturating_add(1).max(seconds)).max(1);
+    let lowest_bit = match space {
+        Space::Durable => 0,
+        Space::Memory => 1,
+    };
+    if next & 1 == lowest_bit { next } else { next.saturating_add(1) }
 }
 
 /// `<dir>/store.json`.
@@ -259,11 +266,16 @@ mod tests {
 
     #[test]
     fn incarnation_is_above_the_last_and_not_below_the_clock() {
-        assert_eq!(next_incarnation(None, 5_000), 5);
-        assert_eq!(next_incarnation(Some(4), 5_000), 5);
-        assert_eq!(next_incarnation(Some(5), 5_000), 6);
-        assert_eq!(next_incarnation(Some(900), 5_000), 901);
-        assert_eq!(next_incarnation(None, 0), 1);
+        let durable = |known, now_ms| next_incarnation(Space::Durable, known, now_ms);
+        assert_eq!(durable(None, 5_000), 6);
+        assert_eq!(durable(Some(4), 6_000), 6);
+        assert_eq!(durable(Some(6), 6_000), 8);
+        assert_eq!(durable(Some(900), 5_000), 902);
+        assert_eq!(durable(None, 0), 2);
+        let memory = |known, now_ms| next_incarnation(Space::Memory, known, now_ms);
+        assert_eq!(memory(None, 5_000), 5);
+        assert_eq!(memory(Some(5), 5_000), 7);
+        assert_eq!(memory(None, 0), 1);
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Store {
         let inner = &self.inner;
         let mut current = inner.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = inner.shared.config.clock.now_ms();
-        let incarnation = next_incarnation(Some(highest_known.max(*current)), now_ms);
+        let incarnation = next_incarnation(Space::Durable, Some(highest_known.max(*current)), now_ms);
         inner.torn.store(true, Ordering::Release);
         // Used up, whatever comes: a part of the partitions may have taken it.
         *current = incarnation;
@@ -355,6 +355,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::declare_table`].
+    #[expect(clippy::needless_pass_by_value, reason = "as `declare_table`, which is given specs")]
     pub fn declare_system_table(
         &self,
         name: &TableName,
@@ -449,7 +450,8 @@ impl Inner {
         }
         let mut first_error = Ok(());
         for partition in &self.partitions {
-            first_error = first_error.and(partition.close());
+            let closed = partition.close();
+            first_error = first_error.and(closed);
         }
         first_error?;
         if !mark || self.torn.load(Ordering::Acquire) {

@@ -152,7 +152,7 @@ fn check_file(path: &Path) -> Result<u64, Fault> {
         file.check_free_list()?;
         return Ok(0);
     }
-    let mut walk = |name: &str, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Fault>| {
+    let mut walk = |name: &str, visit: &mut Visit<'_>| {
         let tree = tree_of(name).ok_or_else(|| format!("database {name} is missing"))?;
         file.walk(name, tree, &mut |key, item| match item {
             Item::Value(value) => visit(key, value),
@@ -219,8 +219,10 @@ fn named_trees(file: &mut PageFile) -> Result<[Option<Tree>; 7], Fault> {
     Ok(trees)
 }
 
-type Walk<'w> =
-    dyn FnMut(&str, &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Fault>) -> Result<(), Fault> + 'w;
+/// Called with each row of a database.
+type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<(), Fault> + 'v;
+/// Walks the database of a name.
+type Walk<'w> = dyn FnMut(&str, &mut Visit<'_>) -> Result<(), Fault> + 'w;
 
 fn check_meta(walk: &mut Walk<'_>, txn: u64) -> Result<Option<(EnvIdentity, Head)>, Fault> {
     let (mut identity, mut head) = (None, None);

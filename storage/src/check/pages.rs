@@ -168,6 +168,9 @@ fn header_of(file: &File, file_bytes: u64) -> Result<Header, Fault> {
     Ok(Header { meta, older_txn: older.txn, file_bytes })
 }
 
+/// Called with each row of a tree.
+pub(crate) type Visit<'v> = dyn FnMut(&[u8], Item<'_>) -> Result<(), Fault> + 'v;
+
 /// A value met in a leaf.
 #[derive(Debug)]
 pub(crate) enum Item<'a> {
@@ -254,7 +257,7 @@ impl PageFile {
         &mut self,
         name: &str,
         tree: Tree,
-        visit: &mut dyn FnMut(&[u8], Item<'_>) -> Result<(), Fault>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
         if tree.root == NO_ROOT {
             return if tree.entries == 0 { Ok(()) } else { Err(format!("{name}: root is lost")) };
@@ -412,7 +415,7 @@ struct Walker<'v> {
     floor: Option<Vec<u8>>,
     counts: Counts,
     overflow: Vec<u8>,
-    visit: &'v mut dyn FnMut(&[u8], Item<'_>) -> Result<(), Fault>,
+    visit: &'v mut Visit<'v>,
 }
 
 impl Walker<'_> {

@@ -174,10 +174,13 @@ enum Stream<'t> {
     Memory(Box<dyn Iterator<Item = (&'t [u8], &'t Object)> + 't>),
 }
 
+/// A row and its record.
+type Row<'t> = (&'t [u8], &'t [u8]);
+
 struct DurableStream<'t> {
     rows: RoRange<'t, Bytes, Bytes>,
     key_at: usize,
-    ahead: Option<(&'t [u8], &'t [u8])>,
+    ahead: Option<Row<'t>>,
     /// A sorted group of long keys, the next one last.
     group: Vec<Head<'t>>,
     corrupt: u64,
@@ -202,7 +205,7 @@ impl<'t> DurableStream<'t> {
         })
     }
 
-    fn advance(&mut self) -> Result<Option<(&'t [u8], &'t [u8])>, ReadError> {
+    fn advance(&mut self) -> Result<Option<Row<'t>>, ReadError> {
         match self.ahead.take() {
             Some(row) => Ok(Some(row)),
             None => Ok(self.rows.next().transpose()?),
@@ -329,8 +332,7 @@ impl Merge<'_> {
             let is_full = page.items.len() >= self.scan.limit_items.max(1)
                 || bytes >= self.scan.limit_bytes.max(1)
                 || rows >= ROWS_PER_PAGE_MAX;
-            let head = std::mem::replace(&mut heads[at], None);
-            let Some(head) = head else { break };
+            let Some(head) = heads[at].take() else { break };
             let below = head.key < low || (head.key == low && !inclusive);
             if !below {
                 if self.scan.is_past(head.key) {

@@ -3,6 +3,16 @@
 //! A test that has to die (a kill in the middle of a commit) or that may meet damage runs in a
 //! child: this binary started again with [`support::CHILD`] set and one test selected.
 
-mod crud;
-mod support;
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+
+mod changes;
 mod child;
+mod crash;
+mod crud;
+mod damage;
+mod lives;
+mod model;
+mod scans;
+mod space;
+mod support;

@@ -18,6 +18,11 @@ pub const CHILD: &str = "WEALD_ENGINE_CHILD";
 /// What it is to do it to.
 pub const CHILD_DIR: &str = "WEALD_ENGINE_CHILD_DIR";
 
+/// A directory in memory if there is one: for tests that commit very often and are not about disks.
+pub fn fast_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 pub fn table(name: &str) -> TableName {
     TableName::parse(name).unwrap()
 }
@@ -193,6 +198,10 @@ pub fn put_op(table: &TableName, key: &Key, value: &[u8]) -> WriteOp {
         context: None,
         ttl: None,
     }
+}
+
+pub fn delete_op(table: &TableName, key: &Key) -> WriteOp {
+    WriteOp::Delete { table: table.clone(), key: key.clone(), context: None }
 }
 
 /// Checks what must hold at any time: the tree is the sum of the objects, in both spaces.
