@@ -86,6 +86,7 @@ impl Storage {
             partition: Arc::clone(self.store.store().partition(index)),
             address: address.clone(),
             batches,
+            scope: self.scope.clone(),
             wall_ms,
         };
         let tree = hashtree::actor::Arguments {

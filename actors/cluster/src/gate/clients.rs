@@ -146,7 +146,7 @@ pub(super) async fn remove(deps: Arc<Deps>, r: request::RemoveClient) -> Reply<(
 }
 
 pub(super) async fn list(deps: Arc<Deps>) -> Reply<Vec<ClientInfo>> {
-    let connections = deps.registry.sessions().by_client();
+    let registry = deps.registry.clone();
     let table = TableName::parse(TABLE).map_err(|e| invalid(e.to_string()))?;
     let scan = Scan {
         limit_items: CLIENTS_MAX,
@@ -161,7 +161,8 @@ pub(super) async fn list(deps: Arc<Deps>) -> Reply<Vec<ClientInfo>> {
     let clients = page.items.into_iter().filter_map(|item| {
         let row: Row = serde_json::from_slice(item.values.first()?).ok()?;
         let name = String::from_utf8(item.key.into()).ok()?;
-        let connections = connections.get(&name).copied().unwrap_or(0);
+        let connections = registry.sessions().connections(&name);
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
         Some(ClientInfo {
             name,
             role: row.role,

@@ -152,10 +152,6 @@ impl Gate {
 
 impl Service for Gate {
     fn call(&self, caller: Arc<Caller>, frame: Frame) -> BoxFuture<'static, Frame> {
-        self.deps
-            .registry
-            .sessions()
-            .ensure_open(caller.session, &caller.name);
         let refused = match Request::decode(frame.kind, &frame.body) {
             Ok(request) if caller.role >= role_of(&request) => {
                 return self.dispatch(&caller, frame.corr, request);

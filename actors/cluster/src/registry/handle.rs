@@ -4,58 +4,26 @@ use super::actor::{Holder, Msg};
 use super::core::{Entry, NameError, Names};
 use crate::service::Caller;
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use weald_supervision::{Address, CallError};
 
-/// Sessions that are open now, and the clients they belong to. Changed when a client comes or goes, so a lock will do.
-#[derive(Debug, Default)]
-pub struct Sessions(RwLock<BTreeMap<u64, String>>);
-
-impl Sessions {
-    /// A session is open; nothing happens when that is known.
-    pub fn ensure_open(&self, session: u64, client: &str) {
-        if self.is_open(session) {
-            return;
-        }
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(session, client.into());
-    }
-
-    /// A session has ended.
-    pub fn closed(&self, session: u64) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&session);
-    }
-
+/// Who is connected. The registry asks when news of ended sessions may have been missed.
+pub trait OpenSessions: std::fmt::Debug + Send + Sync {
     /// Whether a session is open.
-    #[must_use]
-    pub fn is_open(&self, session: u64) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&session)
+    fn is_open(&self, session: u64) -> bool;
+    /// Open sessions of a client.
+    fn connections(&self, client: &str) -> usize;
+}
+
+impl OpenSessions for crate::session::Sessions {
+    fn is_open(&self, session: u64) -> bool {
+        Self::is_open(self, session)
     }
 
-    /// Open sessions of each client.
-    #[must_use]
-    pub fn by_client(&self) -> BTreeMap<String, u32> {
-        let mut counts = BTreeMap::new();
-        for client in self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
-            *counts.entry(client.clone()).or_insert(0) += 1;
-        }
-        counts
+    fn connections(&self, client: &str) -> usize {
+        Self::connections(self, client)
     }
 }
 
@@ -64,8 +32,8 @@ impl Sessions {
 pub struct Shared {
     /// The table as last published.
     pub(super) names: ArcSwap<Names<Holder>>,
-    /// Sessions open now.
-    pub(super) sessions: Sessions,
+    /// Who is connected.
+    pub(super) sessions: Arc<dyn OpenSessions>,
 }
 
 /// Why a registry call failed.
@@ -87,21 +55,20 @@ pub struct RegistryHandle {
     shared: Arc<Shared>,
 }
 
-impl Default for RegistryHandle {
-    fn default() -> Self {
-        let names = ArcSwap::from_pointee(Names::default());
+impl RegistryHandle {
+    /// An empty table of names for these sessions.
+    #[must_use]
+    pub fn new(sessions: Arc<dyn OpenSessions>) -> Self {
         let shared = Shared {
-            names,
-            sessions: Sessions::default(),
+            names: ArcSwap::from_pointee(Names::default()),
+            sessions,
         };
         Self {
             address: Address::new("registry"),
             shared: Arc::new(shared),
         }
     }
-}
 
-impl RegistryHandle {
     /// The address the actor is to be started under.
     #[must_use]
     pub fn address(&self) -> &Address<Msg> {
@@ -114,10 +81,10 @@ impl RegistryHandle {
         Arc::clone(&self.shared)
     }
 
-    /// Sessions open now.
+    /// Who is connected.
     #[must_use]
-    pub fn sessions(&self) -> &Sessions {
-        &self.shared.sessions
+    pub fn sessions(&self) -> &dyn OpenSessions {
+        &*self.shared.sessions
     }
 
     /// Registers a name for the caller.
@@ -166,7 +133,6 @@ impl RegistryHandle {
 
     /// A session has ended: its names are free.
     pub fn closed(&self, session: u64) {
-        self.shared.sessions.closed(session);
         // When the actor is down, its successor finds the session closed.
         drop(self.address.cast(Msg::Closed { session }));
     }

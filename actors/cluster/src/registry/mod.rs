@@ -12,4 +12,4 @@ pub mod core;
 pub mod handle;
 
 pub use actor::{Msg, RegistryActor};
-pub use handle::{RegistryError, RegistryHandle};
+pub use handle::{OpenSessions, RegistryError, RegistryHandle};

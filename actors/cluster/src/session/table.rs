@@ -68,6 +68,12 @@ impl Sessions {
             .count()
     }
 
+    /// Whether a session is open, or being set up.
+    #[must_use]
+    pub fn is_open(&self, session: u64) -> bool {
+        self.lock().contains_key(&session)
+    }
+
     /// All sessions.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weald_storage::{Partition, Space, Write, WriteError, WriteOp, Written};
-use weald_supervision::Address;
 use weald_supervision::ractor::{Actor, ActorProcessingErr, ActorRef, Message};
+use weald_supervision::{Address, Event, Record, Scope};
 
-/// How often keys past their time to live are looked for.
-const EXPIRE_TICK: Duration = Duration::from_secs(1);
+/// How often keys past their time to live are looked for, and the state of the disk.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A write on its way, with the memory it was granted.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ pub enum Msg {
         /// Its number.
         batch: u64,
     },
-    /// Look for keys past their time to live.
-    ExpireTick,
+    /// Look for keys past their time to live, and at the disk.
+    Tick,
 }
 
 impl Message for Msg {}
@@ -94,6 +94,8 @@ pub struct Arguments {
     pub address: Address<Msg>,
     /// Numbers batches across restarts.
     pub batches: Arc<AtomicU64>,
+    /// Where a full disk is recorded.
+    pub scope: Scope,
     /// Unix milliseconds.
     pub wall_ms: fn() -> u64,
 }
@@ -102,6 +104,7 @@ pub struct Arguments {
 #[derive(Debug)]
 pub struct State {
     args: Arguments,
+    full: bool,
     batcher: Batcher<WriteTicket>,
 }
 
@@ -118,8 +121,12 @@ impl Actor for StoreActor {
         // A generation is 2^32 batches wide, so numbers of two actors never meet.
         let generation = args.batches.fetch_add(1, Ordering::Relaxed);
         let batcher = Batcher::new(generation << 32, BATCH_OPS_MAX);
-        myself.send_interval(EXPIRE_TICK, || Msg::ExpireTick);
-        Ok(State { args, batcher })
+        myself.send_interval(TICK, || Msg::Tick);
+        Ok(State {
+            args,
+            full: false,
+            batcher,
+        })
     }
 
     async fn handle(
@@ -131,7 +138,10 @@ impl Actor for StoreActor {
         let input = match message {
             Msg::Write(writes) => Input::Writes(writes),
             Msg::Finished { batch } => Input::Finished { batch },
-            Msg::ExpireTick => Input::Writes(state.expired()),
+            Msg::Tick => {
+                state.watch_space();
+                Input::Writes(state.expired())
+            }
         };
         if let Some(Output::Submit { batch, writes }) = state.batcher.handle(input) {
             state.submit(batch, writes);
@@ -141,6 +151,32 @@ impl Actor for StoreActor {
 }
 
 impl State {
+    /// Records when the partition runs out of space and when it has some again.
+    fn watch_space(&mut self) {
+        let stats = self.args.partition.stats();
+        if stats.full == self.full {
+            return;
+        }
+        self.full = stats.full;
+        let (event, what) = if stats.full {
+            (
+                Event::StorageFull,
+                "is out of space: writes are refused, reads go on",
+            )
+        } else {
+            (
+                Event::StorageRecovered,
+                "has space again: writes are accepted",
+            )
+        };
+        let text = format!(
+            "partition {} {what} ({} of at most {} bytes used)",
+            stats.partition, stats.used_bytes, stats.map_bytes_max
+        );
+        let path = format!("node/storage/partition-{}/store", stats.partition);
+        self.args.scope.emit(Record::note(event, &path, &text));
+    }
+
     /// Writes that delete what has outlived its time. A record that cannot be read must not stop the partition from
     /// writing, so it is told and left where it is.
     fn expired(&self) -> Vec<WriteTicket> {

@@ -3,7 +3,7 @@
 use crate::support::{Node, QUIET, open, wait_until};
 use std::sync::Arc;
 use std::time::Duration;
-use weald_cluster::service::{BoxFuture, Push, PushError, Service};
+use weald_cluster::service::{BoxFuture, Push, PushError};
 use weald_proto::request::{
     AddClient, Batch, ClientRole, Clients, DeclareTable, Delete, Deliver, Get, Kill, Log, Names,
     Op, Put, PutIf, Register, RemoveClient, Scan, SendTo, Table, TableKind, Tables, Tree,
@@ -358,7 +358,7 @@ async fn named_actors_are_found_reached_and_freed() {
 
     // Names outlive the registry actor, but not a session that ended while it was down.
     node.scope.kill("node/registry").unwrap();
-    node.gate.closed(2);
+    node.close(2);
     wait_until("registry is back", || node.registry.address().is_up()).await;
     assert!(
         other
@@ -369,7 +369,7 @@ async fn named_actors_are_found_reached_and_freed() {
             .unwrap()
             .is_some()
     );
-    node.gate.closed(1);
+    node.close(1);
     assert!(
         other
             .call(&Whereis {
@@ -383,6 +383,7 @@ async fn named_actors_are_found_reached_and_freed() {
         other.call(&send).await.unwrap_err().code,
         ErrorCode::NotFound
     );
+    let other = node.client(3, ClientRole::Writer);
     other.call(&register).await.unwrap();
     assert_eq!(
         other

@@ -1,12 +1,13 @@
 //! A node without its ways in: storage, registry and gate under a root supervisor, in a temporary directory.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weald_cluster::gate::clients::Clients;
 use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
-use weald_cluster::registry::RegistryHandle;
+use weald_cluster::registry::{OpenSessions, RegistryHandle};
 use weald_cluster::service::{BoxFuture, Caller, Push, PushError, Service};
 use weald_cluster::store::StoreHandle;
 use weald_proto::request::{Call, ClientRole, decode_reply, request_frame};
@@ -22,6 +23,7 @@ pub(crate) struct Node {
     pub(crate) storage: Storage,
     pub(crate) registry: RegistryHandle,
     pub(crate) scope: Scope,
+    sessions: Arc<OpenSet>,
     root: Root,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -35,7 +37,8 @@ impl Node {
         let store = open(dir.path());
         let store = StoreHandle::new(store, node::wall_ms);
         let storage = Storage::new(store.clone(), config, scope.clone());
-        let registry = RegistryHandle::default();
+        let sessions = Arc::new(OpenSet::default());
+        let registry = RegistryHandle::new(sessions.clone());
         let gate = Gate::new(Deps {
             node: "test".into(),
             store: store.clone(),
@@ -59,6 +62,7 @@ impl Node {
             storage,
             registry,
             scope,
+            sessions,
             root,
             dir,
         }
@@ -68,6 +72,12 @@ impl Node {
         self.root.shutdown(Duration::from_secs(10)).await;
         self.storage.store.store().close().unwrap();
         self.dir
+    }
+
+    /// Ends a session, as a way in does.
+    pub(crate) fn close(&self, session: u64) {
+        self.sessions.0.lock().unwrap().remove(&session);
+        self.gate.closed(session);
     }
 
     /// A client with a role, whose pushes are answered by `answer`.
@@ -81,6 +91,7 @@ impl Node {
         role: ClientRole,
         push: Arc<dyn Push>,
     ) -> TestClient {
+        self.sessions.0.lock().unwrap().insert(session);
         let name = format!("client-{session}");
         let caller = Caller {
             session,
@@ -107,6 +118,20 @@ pub(crate) fn open(dir: &std::path::Path) -> Store {
         &mut Vec::new(),
     )
     .unwrap()
+}
+
+/// The sessions of the test clients.
+#[derive(Debug, Default)]
+struct OpenSet(Mutex<BTreeSet<u64>>);
+
+impl OpenSessions for OpenSet {
+    fn is_open(&self, session: u64) -> bool {
+        self.0.lock().unwrap().contains(&session)
+    }
+
+    fn connections(&self, _client: &str) -> usize {
+        0
+    }
 }
 
 /// A push that is never answered.
