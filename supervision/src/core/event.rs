@@ -49,7 +49,7 @@ pub struct ChildPolicy {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Start the children handed to [`Core::new`].
+    /// Start the children handed to [`super::Core::new`].
     Boot,
     /// The start in flight succeeded.
     Started(Key),
@@ -71,7 +71,7 @@ pub enum Input {
         /// The ticket of the schedule.
         ticket: u64,
     },
-    /// Start one more child (dynamic supervisors); its key is [`Core::next_key`].
+    /// Start one more child (dynamic supervisors); its key is [`super::Core::next_key`].
     Add(ChildPolicy),
     /// Stop and forget one child (dynamic supervisors).
     Terminate(Key),

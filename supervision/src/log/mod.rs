@@ -203,17 +203,28 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// The matching records since the last call, oldest first; the limit of the filter holds for
-    /// the first call only.
+    /// The matching records since the last call, oldest first. The limit of the filter holds for
+    /// the first call only: 0 means "from now on".
     ///
     /// # Errors
     /// [`LogError::Io`] when the folder or a segment cannot be read; the next call tries again.
     pub fn poll(&mut self) -> Result<Vec<Record>, LogError> {
-        let (records, _) = read::query(&self.dir, &self.filter)?;
-        if let Some(last) = records.last() {
-            self.filter.after_seq = Some(last.seq);
-            self.filter.limit = None;
+        let mut after = self.filter.after_seq;
+        if self.filter.limit.is_some() {
+            // What the limit leaves out now must not come later.
+            let newest = Filter {
+                limit: Some(1),
+                ..Filter::default()
+            };
+            let last = read::query(&self.dir, &newest)?
+                .0
+                .last()
+                .map_or(0, |record| record.seq);
+            after = Some(after.map_or(last, |after| after.max(last)));
         }
+        let (records, _) = read::query(&self.dir, &self.filter)?;
+        self.filter.limit = None;
+        self.filter.after_seq = records.last().map(|record| record.seq).max(after);
         Ok(records)
     }
 }

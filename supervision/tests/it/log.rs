@@ -222,17 +222,26 @@ fn followers_see_each_record_once_inside_and_outside() {
     );
     let mut seen: Vec<u64> = follow.poll().unwrap().iter().map(|r| r.seq).collect();
     assert_eq!(seen, [4, 5]);
+    let from_now = Filter {
+        limit: Some(0),
+        ..Filter::default()
+    };
+    let mut later = SupervisionLog::follow(dir.path(), from_now);
+    assert_eq!(later.poll().unwrap(), []);
+    let mut since_now = 0;
     let subscription = log.subscribe();
     for i in 5..205 {
         log.append(note(i));
         if i % 10 == 0 {
             log.flush();
             seen.extend(follow.poll().unwrap().iter().map(|r| r.seq));
+            since_now += later.poll().unwrap().len();
         }
     }
     log.flush();
     seen.extend(follow.poll().unwrap().iter().map(|r| r.seq));
     assert_eq!(seen, (4..=205).collect::<Vec<_>>());
+    assert_eq!(since_now + later.poll().unwrap().len(), 200);
     assert!(subscription.has_changed().unwrap());
     assert_eq!(*subscription.borrow(), 205);
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use weald_supervision::ractor;
 use weald_supervision::{
-    Address, AutoShutdown, ChildSpec, Event, Kind, Restart, Root, RootExit, Scope, Shutdown,
-    StartError, Status, Strategy, SupervisorSpec, TaskContext,
+    Address, AutoShutdown, Backoff, ChildSpec, DynamicHandle, DynamicSpec, Event, Intensity, Kind,
+    Record, Restart, Root, RootExit, Scope, Shutdown, StartError, Status, Strategy, SupervisorSpec,
+    TaskContext,
 };
 
 use crate::support::{Exclusive, LONG, Msg, Probe, block_on, log_in, records, until};
@@ -288,5 +289,71 @@ fn contradictory_specifications_are_refused_before_anything_starts() {
             let error = Root::start(&scope, "node", spec).await.unwrap_err();
             assert!(matches!(error, StartError::InvalidSpec { .. }), "{error}");
         }
+    });
+}
+
+#[test]
+fn killed_supervisor_with_a_blocked_child_is_back_once_the_child_lets_go() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope::with_kill_wait("n", Some(log_in(dir.path())), SHORT);
+        let (probe, addresses, inner) = three();
+        let many = Intensity {
+            max_restarts: 1000,
+            window: LONG,
+        };
+        let spec = SupervisorSpec::new(Strategy::OneForOne)
+            .intensity(many)
+            .backoff(Backoff::new(SHORT, SHORT, 1))
+            .child(ChildSpec::supervisor("s", inner));
+        let root = Root::start(&scope, "node", spec).await.unwrap();
+        let (release, block) = std::sync::mpsc::channel();
+        addresses[1].cast(Msg::Block(block)).unwrap();
+        until("blocked", || addresses[1].depth() == 0, String::new).await;
+        scope.kill("node/s").unwrap();
+        // The old b still holds what only one may hold: the new one cannot start, and says so.
+        let refused = || probe.seen.all().iter().any(|line| line == "OVERLAP b");
+        until("a refused start", refused, || {
+            format!("{:?}", probe.seen.all())
+        })
+        .await;
+        let unkillable =
+            |r: &Record| r.path == "node/s/b" && r.reason.as_deref() == Some("unkillable");
+        assert!(records(&scope).iter().any(unkillable));
+        drop(release);
+        let whole = || {
+            scope
+                .get("node/s")
+                .is_ok_and(|n| n.status == Status::Running)
+        };
+        until("whole again", whole, || format!("{:?}", scope.tree())).await;
+        assert!(addresses.iter().all(Address::is_up));
+        assert!(root.shutdown(LONG).await.in_order);
+    });
+}
+
+#[test]
+fn thousands_of_dynamic_children_stop_at_the_same_time() {
+    block_on(async {
+        let scope = Scope::new("n", None);
+        let handle = DynamicHandle::default();
+        let spec = SupervisorSpec::new(Strategy::OneForOne).child(ChildSpec::dynamic(
+            "d",
+            &handle,
+            DynamicSpec::default(),
+        ));
+        let root = Root::start(&scope, "node", spec).await.unwrap();
+        for i in 0..2000 {
+            // Each takes 50 ms to end: one after the other would take 100 s.
+            let slow = ChildSpec::task(&i.to_string(), |cx: TaskContext| async move {
+                cx.cancelled().await;
+                tokio::time::sleep(SHORT).await;
+                Ok(())
+            });
+            handle.start_child(slow).await.unwrap();
+        }
+        assert_eq!(scope.count_children("node/d").unwrap().active, 2000);
+        let report = root.shutdown(Duration::from_secs(60)).await;
+        assert!(report.in_order && report.elapsed_ms < 20_000, "{report:?}");
     });
 }
