@@ -1,1 +1,18 @@
-//! Weald.
+//! What the integration tests of Weald share.
+//!
+//! - [`harness`]: real `weald` processes in directories of their own, commands against them, waiting, and what is kept when a
+//!   test fails.
+//! - [`dataset`]: Debian package records as JSON lines, a data set that nobody here wrote.
+//! - [`powerloss`]: a recorder of what a process writes to disk, and the data directories a power cut may leave.
+//! - [`seed`]: randomness that can be repeated.
+//!
+//! Nothing here ends a process that it did not start itself.
+#![allow(
+    clippy::print_stderr,
+    reason = "tests tell whoever runs them what is skipped, seeds, and the places of artefacts"
+)]
+
+pub mod dataset;
+pub mod harness;
+pub mod powerloss;
+pub mod seed;

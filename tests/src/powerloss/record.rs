@@ -1,0 +1,73 @@
+//! Running a program under the recorder.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Which syncs are quietly left out, so that the test can show that it would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignore {
+    /// None: the truth.
+    Nothing,
+    /// Those of file data.
+    Data,
+    /// Those that come with each write of LMDB's meta page.
+    Meta,
+    /// Both.
+    DataAndMeta,
+}
+
+/// The recorder, compiled.
+#[derive(Debug)]
+pub struct Recorder {
+    library: PathBuf,
+}
+
+impl Recorder {
+    /// Compiles the recorder into `dir`.
+    ///
+    /// # Errors
+    /// No C compiler (`cc`), or one that fails.
+    pub fn compile(dir: &Path) -> Result<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("powerloss/recorder.c");
+        let library = dir.join("recorder.so");
+        let out = Command::new("cc")
+            .args(["-O1", "-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .output()
+            .context("run cc (a C compiler is needed, as for LMDB)")?;
+        if !out.status.success() {
+            bail!("cc {}: {}", source.display(), String::from_utf8_lossy(&out.stderr));
+        }
+        Ok(Self { library })
+    }
+
+    /// Runs a command to its end, recording what it does below `dir` and what it writes to standard output into `log`.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub fn run(
+        &self,
+        mut command: Command,
+        dir: &Path,
+        log: &Path,
+        ignore: Ignore,
+    ) -> Result<Output> {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("WEALD_RECORD_DIR", dir)
+            .env("WEALD_RECORD_LOG", log)
+            .env("WEALD_RECORD_ACK", "1")
+            .env("WEALD_RECORD_SYNC_US", "200")
+            .env(
+                "WEALD_RECORD_IGNORE",
+                match ignore {
+                    Ignore::Nothing => "",
+                    Ignore::Data => "data",
+                    Ignore::Meta => "meta",
+                    Ignore::DataAndMeta => "data,meta",
+                },
+            );
+        command.output().with_context(|| format!("run {command:?}"))
+    }
+}
