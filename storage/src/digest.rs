@@ -347,7 +347,6 @@ impl TreeDelta {
                 path = at.parent();
             }
         }
-        nodes.retain(|_, delta| !delta.is_zero());
         nodes
     }
 

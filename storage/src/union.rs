@@ -231,6 +231,21 @@ mod tests {
                 .unwrap_err()
                 .starts_with("not JSON")
         );
+        for text in ["[1] x", r#"["\ud800"]"#, "[01]", "[1,]", ""] {
+            let error = of(&["[1]", text]).unwrap_err();
+            assert!(error.starts_with("not JSON"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn union_of_deeply_nested_values_fails() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let deepest = nested(DEPTH_MAX);
+        assert_eq!(of(&["[]", &deepest]), Ok(deepest));
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let error = of(&["[1]", &nested(depth)]).unwrap_err();
+            assert_eq!(error, "a value is nested too deeply", "{depth}");
+        }
     }
 
     fn json() -> impl Strategy<Value = Json> {

@@ -1,6 +1,6 @@
 //! Laws of the pure part of the store, on states that histories can reach.
 
-// Clippy permits unwrap within test functions only; here the helpers around them are tests as well.
+// Clippy permits unwrap within test functions only; here everything is a test.
 #![allow(clippy::unwrap_used)]
 
 mod bytes;
