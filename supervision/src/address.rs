@@ -86,9 +86,7 @@ pub enum CallError {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -151,21 +149,13 @@ impl<M> Address<M> {
     /// Messages sent through addresses and not handled yet.
     #[must_use]
     pub fn depth(&self) -> u64 {
-        self.inner
-            .slot
-            .load()
-            .as_ref()
-            .map_or(0, |live| live.probe.depth())
+        self.inner.slot.load().as_ref().map_or(0, |live| live.probe.depth())
     }
 
     /// Id of the present incarnation.
     #[must_use]
     pub fn actor_id(&self) -> Option<ActorId> {
-        self.inner
-            .slot
-            .load()
-            .as_ref()
-            .map(|live| live.actor.get_id())
+        self.inner.slot.load().as_ref().map(|live| live.actor.get_id())
     }
 
     /// Takes the address down if this incarnation holds it.

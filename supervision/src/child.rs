@@ -113,9 +113,7 @@ impl ChildSpec {
         let strategy = spec.strategy;
         let spec = Arc::new(spec);
         let plan = Arc::new(Plan::fixed(&spec));
-        let mut child = Self::of(id, Kind::Supervisor, move |cx| {
-            start_supervisor(cx, &plan, None)
-        });
+        let mut child = Self::of(id, Kind::Supervisor, move |cx| start_supervisor(cx, &plan, None));
         child.strategy = Some(strategy);
         child.nested = Some(spec);
         child
@@ -214,10 +212,7 @@ pub(crate) fn check_id(parent: &str, id: &str) -> Result<(), StartError> {
     } else {
         return Ok(());
     };
-    Err(StartError::InvalidSpec {
-        path: format!("{parent}/{id}"),
-        problem,
-    })
+    Err(StartError::InvalidSpec { path: format!("{parent}/{id}"), problem })
 }
 
 fn panicked(path: &str, caught: panics::Caught) -> StartError {
@@ -284,11 +279,7 @@ pub(crate) fn start_supervisor(
     };
     Box::pin(async move {
         spawn(cx, Supervisor, args, address).await.map_err(|error| {
-            failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-                .unwrap_or(error)
+            failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(error)
         })
     })
 }

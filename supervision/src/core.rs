@@ -149,14 +149,7 @@ impl Core {
     fn insert(&mut self, policy: ChildPolicy) -> Key {
         let key = self.next_key;
         self.next_key += 1;
-        self.children.insert(
-            key,
-            Child {
-                policy,
-                status: Status::Down,
-                failures: 0,
-            },
-        );
+        self.children.insert(key, Child { policy, status: Status::Down, failures: 0 });
         key
     }
 
@@ -199,10 +192,7 @@ impl Core {
             return;
         };
         child.status = Status::Down;
-        if self
-            .policy
-            .backoff
-            .is_some_and(|b| now_ms.saturating_sub(since_ms) >= b.reset_after_ms)
+        if self.policy.backoff.is_some_and(|b| now_ms.saturating_sub(since_ms) >= b.reset_after_ms)
         {
             child.failures = 0;
         }
@@ -226,10 +216,9 @@ impl Core {
         match self.policy.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
-            AutoShutdown::AllSignificant => !self
-                .children
-                .values()
-                .any(|c| c.policy.significant && c.status != Status::Down),
+            AutoShutdown::AllSignificant => {
+                !self.children.values().any(|c| c.policy.significant && c.status != Status::Down)
+            }
         }
     }
 
@@ -237,11 +226,7 @@ impl Core {
         let Some(child) = self.children.get(&key) else {
             return;
         };
-        let Status::Restarting {
-            ticket: current,
-            counted,
-        } = child.status
-        else {
+        let Status::Restarting { ticket: current, counted } = child.status else {
             return;
         };
         // Without delays an older request serves as well as the newer one, as in OTP; with delays
@@ -287,23 +272,11 @@ impl Core {
             return;
         }
         let delay_ms = if may_delay { self.delay_ms(key) } else { 0 };
-        out.push(Action::Note(Note::Restarting {
-            key,
-            in_window,
-            delay_ms,
-        }));
+        out.push(Action::Note(Note::Restarting { key, in_window, delay_ms }));
         let group = self.group(key);
-        let stops: Vec<Key> = group
-            .iter()
-            .rev()
-            .copied()
-            .filter(|k| self.is_up(*k))
-            .collect();
+        let stops: Vec<Key> = group.iter().rev().copied().filter(|k| self.is_up(*k)).collect();
         if !stops.is_empty() {
-            out.push(Action::Note(Note::StrategyApplied {
-                key,
-                stops: stops.len(),
-            }));
+            out.push(Action::Note(Note::StrategyApplied { key, stops: stops.len() }));
         }
         // This restart covers those of the group that wait for one of their own.
         for member in &group {
@@ -333,8 +306,7 @@ impl Core {
     /// Restarts within the window, the one that happens now included.
     fn count_restart(&mut self, now_ms: u64) -> u32 {
         let window_ms = self.policy.window_ms;
-        self.restarts_ms
-            .retain(|then| now_ms <= then.saturating_add(window_ms));
+        self.restarts_ms.retain(|then| now_ms <= then.saturating_add(window_ms));
         self.restarts_ms.push_back(now_ms);
         u32::try_from(self.restarts_ms.len()).unwrap_or(u32::MAX)
     }
@@ -354,11 +326,7 @@ impl Core {
         if let Some(child) = self.children.get_mut(&key) {
             child.status = Status::Restarting { ticket, counted };
         }
-        out.push(Action::Schedule {
-            key,
-            ticket,
-            delay_ms,
-        });
+        out.push(Action::Schedule { key, ticket, delay_ms });
     }
 
     fn delay_ms(&mut self, key: Key) -> u64 {
@@ -368,24 +336,15 @@ impl Core {
         };
         let doubled = 1u64.checked_shl(child.failures.min(63)).unwrap_or(u64::MAX);
         child.failures = child.failures.saturating_add(1);
-        let full = backoff
-            .initial_ms
-            .saturating_mul(doubled)
-            .min(backoff.max_ms);
+        let full = backoff.initial_ms.saturating_mul(doubled).min(backoff.max_ms);
         let share = full / 100 * u64::from(backoff.jitter_percent.min(100))
             + full % 100 * u64::from(backoff.jitter_percent.min(100)) / 100;
-        let cut = if share == 0 {
-            0
-        } else {
-            splitmix64(&mut self.rng) % (share + 1)
-        };
+        let cut = if share == 0 { 0 } else { splitmix64(&mut self.rng) % (share + 1) };
         full - cut
     }
 
     fn is_temporary(&self, key: Key) -> bool {
-        self.children
-            .get(&key)
-            .is_some_and(|c| c.policy.restart == Restart::Temporary)
+        self.children.get(&key).is_some_and(|c| c.policy.restart == Restart::Temporary)
     }
 
     fn close(&mut self, close: Close, out: &mut Vec<Action>) {
@@ -413,12 +372,8 @@ impl Core {
                 }
                 Step::Forget(key) => self.forget(key, out),
                 Step::StopAll => {
-                    let up: Vec<Key> = self
-                        .children
-                        .iter()
-                        .filter(|(_, c)| c.is_up())
-                        .map(|(k, _)| *k)
-                        .collect();
+                    let up: Vec<Key> =
+                        self.children.iter().filter(|(_, c)| c.is_up()).map(|(k, _)| *k).collect();
                     if !up.is_empty() {
                         for key in &up {
                             self.set_down(*key);

@@ -71,12 +71,7 @@ impl DynamicHandle {
     /// A handle no supervisor listens to yet; give it to [`ChildSpec::dynamic`].
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                address: Address::new(name),
-                count: AtomicUsize::new(0),
-            }),
-        }
+        Self { inner: Arc::new(Inner { address: Address::new(name), count: AtomicUsize::new(0) }) }
     }
 
     /// Starts a child; returns its path once its `pre_start` is through.

@@ -28,11 +28,7 @@ pub(crate) struct GuardState<S>(Option<S>);
 impl<A: Actor> Guard<A> {
     pub(crate) fn new(actor: A, probe: Arc<Probe>, address: Option<Address<A::Msg>>) -> Self {
         probe.describe(type_name::<A>(), type_name::<A::Msg>());
-        Self {
-            actor,
-            probe,
-            address,
-        }
+        Self { actor, probe, address }
     }
 
     /// Runs one callback of the actor and notes how it went wrong, if it did.
@@ -74,10 +70,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn live<S>(state: &mut GuardState<S>) -> &mut S {
-    state
-        .0
-        .as_mut()
-        .expect("ractor makes no callback after post_stop")
+    state.0.as_mut().expect("ractor makes no callback after post_stop")
 }
 
 impl<A: Actor> Actor for Guard<A> {
@@ -106,10 +99,7 @@ impl<A: Actor> Actor for Guard<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let state = live(state);
-        self.run(Phase::PostStart, async {
-            self.actor.post_start(myself, state).await
-        })
-        .await
+        self.run(Phase::PostStart, async { self.actor.post_start(myself, state).await }).await
     }
 
     async fn handle(
@@ -119,10 +109,7 @@ impl<A: Actor> Actor for Guard<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let state = live(state);
-        self.run(Phase::Message, async {
-            self.actor.handle(myself, message, state).await
-        })
-        .await
+        self.run(Phase::Message, async { self.actor.handle(myself, message, state).await }).await
     }
 
     async fn handle_serialized(
@@ -159,10 +146,7 @@ impl<A: Actor> Actor for Guard<A> {
         self.probe.close_address();
         {
             let state = live(state);
-            self.run(Phase::PostStop, async {
-                self.actor.post_stop(myself, state).await
-            })
-            .await?;
+            self.run(Phase::PostStop, async { self.actor.post_stop(myself, state).await }).await?;
         }
         // ractor hands the state to the supervisor inside the exit event, which may lie in a queue
         // while the successor starts: files, ports and environments must be free by then.

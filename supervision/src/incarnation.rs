@@ -49,15 +49,7 @@ impl Incarnation {
         started_ms: u64,
     ) -> Self {
         let join = Mutex::new(Some(join));
-        Self {
-            start_seq,
-            path,
-            cell,
-            probe,
-            started_ms,
-            drill: AtomicBool::new(false),
-            join,
-        }
+        Self { start_seq, path, cell, probe, started_ms, drill: AtomicBool::new(false), join }
     }
 
     /// Asks for an orderly end; no message is accepted any more.
@@ -112,10 +104,6 @@ impl Incarnation {
             }
         };
         self.kill();
-        if self.gone_within(kill_wait).await {
-            wanted
-        } else {
-            Stopped::Unkillable
-        }
+        if self.gone_within(kill_wait).await { wanted } else { Stopped::Unkillable }
     }
 }

@@ -61,9 +61,7 @@ pub(crate) struct Probe {
 
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Probe")
-            .field("depth", &self.depth())
-            .finish_non_exhaustive()
+        f.debug_struct("Probe").field("depth", &self.depth()).finish_non_exhaustive()
     }
 }
 
@@ -107,10 +105,7 @@ impl Probe {
     }
 
     pub(crate) fn fail(&self, fate: Fate) {
-        self.fate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(fate);
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fate);
     }
 
     pub(crate) fn stopped_in_order(&self) {
@@ -134,20 +129,14 @@ impl Probe {
     /// in, so this stops at zero, and the count is right again whenever the mailbox was empty.
     pub(crate) fn take_one(&self) {
         self.depth
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |depth| {
-                depth.checked_sub(1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |depth| depth.checked_sub(1))
             .ok();
     }
 
     /// How it ended. `stop_reason` is what the actor gave to `stop`, `cancelled` that its task was
     /// dropped by the runtime.
     pub(crate) fn exit(&self, stop_reason: Option<&str>, cancelled: bool) -> Exit {
-        let fate = self
-            .fate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let orderly = self.stopped_in_order.load(Ordering::Acquire);
         let (reason, error, location) = match fate {
             Some(Fate::Panic(caught)) => ("panic", Some(caught.text), caught.location),
@@ -163,14 +152,7 @@ impl Probe {
         };
         let abnormal = !matches!(reason, "normal" | "shutdown");
         let message_type = if abnormal { self.doing() } else { None };
-        Exit {
-            reason,
-            abnormal,
-            error,
-            location,
-            message_type,
-            mailbox_depth: self.depth(),
-        }
+        Exit { reason, abnormal, error, location, message_type, mailbox_depth: self.depth() }
     }
 
     /// What the actor was at: the message's type, or the callback's name.

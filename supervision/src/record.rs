@@ -179,21 +179,13 @@ impl Record {
 
     /// Cuts texts that are longer than [`TEXT_BYTES_MAX`].
     pub(crate) fn bound(&mut self) {
-        for text in [&mut self.reason, &mut self.error, &mut self.location]
-            .into_iter()
-            .flatten()
-        {
+        for text in [&mut self.reason, &mut self.error, &mut self.location].into_iter().flatten() {
             bound_text(text);
         }
         bound_text(&mut self.path);
         bound_text(&mut self.node);
-        for text in [
-            &mut self.child,
-            &mut self.message_type,
-            &mut self.actor_type,
-        ]
-        .into_iter()
-        .flatten()
+        for text in
+            [&mut self.child, &mut self.message_type, &mut self.actor_type].into_iter().flatten()
         {
             bound_text(text);
         }
@@ -202,10 +194,7 @@ impl Record {
 
 fn bound_text(text: &mut String) {
     if text.len() > TEXT_BYTES_MAX {
-        let cut = (0..=TEXT_BYTES_MAX - 3)
-            .rev()
-            .find(|i| text.is_char_boundary(*i))
-            .unwrap_or(0);
+        let cut = (0..=TEXT_BYTES_MAX - 3).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         text.truncate(cut);
         text.push_str("...");
     }
@@ -319,13 +308,9 @@ impl Filter {
     /// Whether the record passes (the limit apart).
     #[must_use]
     pub fn matches(&self, record: &Record) -> bool {
-        self.path
-            .as_deref()
-            .is_none_or(|prefix| is_under(&record.path, prefix))
+        self.path.as_deref().is_none_or(|prefix| is_under(&record.path, prefix))
             && (self.events.is_empty() || self.events.contains(&record.event))
-            && self
-                .since_ms
-                .is_none_or(|since_ms| record.ts_ms >= since_ms)
+            && self.since_ms.is_none_or(|since_ms| record.ts_ms >= since_ms)
             && self.after_seq.is_none_or(|seq| record.seq > seq)
     }
 }
@@ -334,9 +319,7 @@ impl Filter {
 pub(crate) fn is_under(path: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     prefix.is_empty()
-        || path
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -346,10 +329,7 @@ mod tests {
     #[test]
     fn event_names_are_those_of_serde_and_parse_back() {
         for event in Event::ALL {
-            assert_eq!(
-                serde_json::to_string(&event).unwrap(),
-                format!("\"{}\"", event.name())
-            );
+            assert_eq!(serde_json::to_string(&event).unwrap(), format!("\"{}\"", event.name()));
             assert_eq!(event.name().parse::<Event>(), Ok(event));
         }
         assert!("nothing".parse::<Event>().is_err());

@@ -72,11 +72,7 @@ impl Root {
         check_id("", id)?;
         spec.validate(id)?;
         let path: Arc<str> = id.into();
-        let declared = Declared {
-            order: 0,
-            kind: Kind::Supervisor,
-            strategy: Some(spec.strategy),
-        };
+        let declared = Declared { order: 0, kind: Kind::Supervisor, strategy: Some(spec.strategy) };
         scope.declare(&path, declared);
         scope.starting(&path, 0);
         let probe = Arc::new(Probe::default());
@@ -96,20 +92,14 @@ impl Root {
             }
         };
         let (seq, now_ms) = (scope.next_start_seq(), scope.now_ms());
-        let live = Arc::new(Incarnation::new(
-            seq,
-            Arc::clone(&path),
-            cell,
-            join,
-            probe,
-            now_ms,
-        ));
+        let live = Arc::new(Incarnation::new(seq, Arc::clone(&path), cell, join, probe, now_ms));
         scope.running(&path, &live);
         let (tell, exit) = watch::channel(None);
         let watched = (scope.clone(), Arc::clone(&live));
         tokio::spawn(async move {
             let (scope, live) = watched;
             live.gone().await;
+            live.probe.close_address();
             // Whatever ended the root, nothing below it stays.
             scope.reap(&live.path).await;
             let end = live.probe.exit(None, false);
@@ -117,17 +107,10 @@ impl Root {
             tell.send_replace(Some(match end.reason {
                 "normal" | "shutdown" => RootExit::Shutdown,
                 "killed" | "cancelled" => RootExit::Killed,
-                _ => RootExit::GaveUp {
-                    report: end.describe(),
-                },
+                _ => RootExit::GaveUp { report: end.describe() },
             }));
         });
-        Ok(Self {
-            scope: scope.clone(),
-            live,
-            exit,
-            asked: Arc::new(AtomicBool::new(false)),
-        })
+        Ok(Self { scope: scope.clone(), live, exit, asked: Arc::new(AtomicBool::new(false)) })
     }
 
     /// Stops the tree in reverse start order, each child within its own time; whatever is left at
@@ -147,8 +130,7 @@ impl Root {
             }
             self.live.kill();
             // The root itself, and then what it left: two bounded waits.
-            self.ended_within(self.scope.kill_wait().saturating_mul(2))
-                .await;
+            self.ended_within(self.scope.kill_wait().saturating_mul(2)).await;
         }
         let mut report = ShutdownReport {
             deadline_passed,
@@ -156,18 +138,12 @@ impl Root {
             ..ShutdownReport::default()
         };
         for (path, unkillable) in self.scope.take_killed() {
-            let list = if unkillable {
-                &mut report.unkillable
-            } else {
-                &mut report.killed
-            };
+            let list = if unkillable { &mut report.unkillable } else { &mut report.killed };
             if !list.contains(&path) {
                 list.push(path);
             }
         }
-        report
-            .killed
-            .retain(|path| !report.unkillable.contains(path));
+        report.killed.retain(|path| !report.unkillable.contains(path));
         report.in_order =
             !deadline_passed && report.killed.is_empty() && report.unkillable.is_empty();
         report

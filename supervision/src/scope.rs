@@ -114,13 +114,7 @@ impl Scope {
         let entries = self.entries();
         let mut nodes: Vec<(usize, u64, TreeNode)> = entries
             .iter()
-            .map(|(path, entry)| {
-                (
-                    path.matches('/').count(),
-                    entry.order,
-                    entry.node(path, now_ms),
-                )
-            })
+            .map(|(path, entry)| (path.matches('/').count(), entry.order, entry.node(path, now_ms)))
             .collect();
         drop(entries);
         // Deepest first, so that each node is complete when it moves into its parent.
@@ -156,10 +150,7 @@ impl Scope {
     pub fn get(&self, path: &str) -> Result<TreeNode, ScopeError> {
         let now_ms = self.now_ms();
         let entries = self.entries();
-        entries
-            .get(path)
-            .map(|entry| entry.node(path, now_ms))
-            .ok_or_else(|| not_found(path))
+        entries.get(path).map(|entry| entry.node(path, now_ms)).ok_or_else(|| not_found(path))
     }
 
     /// The children of the supervisor at this path, in start order, without grandchildren.
@@ -206,9 +197,7 @@ impl Scope {
         let entry = entries.get(path).ok_or_else(|| not_found(path))?;
         let live = entry.live.clone();
         drop(entries);
-        let live = live.ok_or_else(|| ScopeError::NotRunning {
-            path: path.to_owned(),
-        })?;
+        let live = live.ok_or_else(|| ScopeError::NotRunning { path: path.to_owned() })?;
         live.kill_as_drill();
         Ok(())
     }
@@ -291,9 +280,7 @@ impl Scope {
     /// What runs below this path, in reverse start order.
     pub(crate) fn live_below(&self, path: &str) -> Vec<Arc<Incarnation>> {
         let entries = self.entries();
-        let mut live: Vec<_> = below(&entries, path)
-            .filter_map(|(_, e)| e.live.clone())
-            .collect();
+        let mut live: Vec<_> = below(&entries, path).filter_map(|(_, e)| e.live.clone()).collect();
         live.sort_by_key(|incarnation| std::cmp::Reverse(incarnation.start_seq));
         live
     }
@@ -321,9 +308,7 @@ impl Scope {
             }
         }
         let mut entries = self.entries();
-        let gone: Vec<String> = below(&entries, path)
-            .map(|(child, _)| child.clone())
-            .collect();
+        let gone: Vec<String> = below(&entries, path).map(|(child, _)| child.clone()).collect();
         for child in gone {
             entries.remove(&child);
         }
@@ -342,32 +327,19 @@ impl Scope {
     }
 
     pub(crate) fn killed(&self, path: &str, unkillable: bool) {
-        let mut killed = self
-            .inner
-            .killed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut killed = self.inner.killed.lock().unwrap_or_else(PoisonError::into_inner);
         if killed.len() < KILLED_MAX {
             killed.push((path.to_owned(), unkillable));
         }
     }
 
     pub(crate) fn take_killed(&self) -> Vec<(String, bool)> {
-        std::mem::take(
-            &mut self
-                .inner
-                .killed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut self.inner.killed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         // Nothing in here panics half-way through a change.
-        self.inner
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -380,10 +352,7 @@ impl Entry {
             strategy: self.strategy,
             status: self.status,
             actor_id: self.actor_id.clone(),
-            uptime_ms: self
-                .live
-                .as_ref()
-                .map_or(0, |l| now_ms.saturating_sub(l.started_ms)),
+            uptime_ms: self.live.as_ref().map_or(0, |l| now_ms.saturating_sub(l.started_ms)),
             restarts: self.restarts,
             mailbox_depth: self.live.as_ref().map_or(0, |l| l.probe.depth()),
             last_exit: self.last_exit.clone(),
@@ -393,9 +362,7 @@ impl Entry {
 }
 
 fn not_found(path: &str) -> ScopeError {
-    ScopeError::NotFound {
-        path: path.to_owned(),
-    }
+    ScopeError::NotFound { path: path.to_owned() }
 }
 
 fn below<'a>(

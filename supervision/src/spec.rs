@@ -81,10 +81,7 @@ impl Default for Intensity {
     /// faults in five seconds end it. Five rides out a dependency that flaps once, and a child
     /// that cannot start still escalates within milliseconds, since every failed start counts.
     fn default() -> Self {
-        Self {
-            max_restarts: 5,
-            window: Duration::from_secs(10),
-        }
+        Self { max_restarts: 5, window: Duration::from_secs(10) }
     }
 }
 
@@ -109,13 +106,7 @@ impl Backoff {
     /// anew once a child stayed up for twice `max`.
     #[must_use]
     pub fn new(initial: Duration, max: Duration, seed: u64) -> Self {
-        Self {
-            initial,
-            max,
-            jitter_percent: 20,
-            seed,
-            reset_after: max.saturating_mul(2),
-        }
+        Self { initial, max, jitter_percent: 20, seed, reset_after: max.saturating_mul(2) }
     }
 }
 

@@ -161,13 +161,7 @@ impl Actor for Supervisor {
 
 impl State {
     fn new(args: Args) -> Self {
-        let Args {
-            scope,
-            path,
-            plan,
-            probe,
-            ..
-        } = args;
+        let Args { scope, path, plan, probe, .. } = args;
         let policies: Vec<ChildPolicy> =
             plan.children.iter().map(|c| plan.child_policy(c)).collect();
         let mut state = Self {
@@ -190,22 +184,10 @@ impl State {
     }
 
     fn insert(&mut self, key: Key, spec: ChildSpec, path: Arc<str>) {
-        let declared = Declared {
-            order: key,
-            kind: spec.kind,
-            strategy: spec.strategy,
-        };
+        let declared = Declared { order: key, kind: spec.kind, strategy: spec.strategy };
         self.scope.declare(&path, declared);
         self.by_id.insert(Arc::clone(&spec.id), key);
-        self.slots.insert(
-            key,
-            Slot {
-                spec,
-                path,
-                live: None,
-                generation: 0,
-            },
-        );
+        self.slots.insert(key, Slot { spec, path, live: None, generation: 0 });
     }
 
     /// Feeds the core and does what it asks for, until it is content or closes.
@@ -222,11 +204,7 @@ impl State {
                         next = Some(Input::Stopped(key));
                     }
                     Action::StopAll(keys) => next = self.stop_all(&keys).await,
-                    Action::Schedule {
-                        key,
-                        ticket,
-                        delay_ms,
-                    } => {
+                    Action::Schedule { key, ticket, delay_ms } => {
                         self.schedule(myself, SupMsg::Due { key, ticket }, delay_ms, key);
                     }
                     Action::Forget(key) => self.forget(key),
@@ -257,11 +235,7 @@ impl State {
                     "more than {} restarts in {} ms, the last one of {child}",
                     self.plan.policy.intensity_max, self.plan.policy.window_ms
                 );
-                self.emit_own(
-                    Event::SupervisorStopped,
-                    Some("gave_up"),
-                    Some(text.clone()),
-                );
+                self.emit_own(Event::SupervisorStopped, Some("gave_up"), Some(text.clone()));
                 self.probe.fail(Fate::GaveUp(text.clone()));
                 Err(text.into())
             }
@@ -288,12 +262,7 @@ impl State {
         let started = match spec.start_timeout {
             None => (spec.start)(cx).await,
             Some(limit) => {
-                let late = || {
-                    Err(StartError::Timeout {
-                        path: path.to_string(),
-                        limit,
-                    })
-                };
+                let late = || Err(StartError::Timeout { path: path.to_string(), limit });
                 tokio::time::timeout(limit, (spec.start)(cx))
                     .await
                     .unwrap_or_else(|_elapsed| late())
@@ -311,11 +280,7 @@ impl State {
                     slot.live = Some(live);
                     slot.generation > 1
                 });
-                let event = if again {
-                    Event::ChildRestarted
-                } else {
-                    Event::ChildStarted
-                };
+                let event = if again { Event::ChildRestarted } else { Event::ChildStarted };
                 self.emit_child(key, event, |_| ());
                 Input::Started(key)
             }
@@ -383,13 +348,10 @@ impl State {
     }
 
     async fn end_stop(&mut self, key: Key, live: &Arc<Incarnation>, stopped: Stopped) {
-        if self
-            .slots
-            .get(&key)
-            .is_some_and(|slot| slot.spec.kind == Kind::Supervisor)
-        {
+        if self.slots.get(&key).is_some_and(|slot| slot.spec.kind == Kind::Supervisor) {
             self.scope.reap(&live.path).await;
         }
+        live.probe.close_address();
         let exit = live.probe.exit(Some("shutdown"), false);
         let killed = match stopped {
             Stopped::InOrder => None,
@@ -400,8 +362,7 @@ impl State {
         let last_exit = killed.unwrap_or(exit.reason).to_owned();
         match killed {
             Some(reason) => {
-                self.scope
-                    .killed(&live.path, stopped == Stopped::Unkillable);
+                self.scope.killed(&live.path, stopped == Stopped::Unkillable);
                 self.emit_with(key, Event::ChildKilled, live, |record| {
                     record.reason = Some(reason.to_owned());
                     record.mailbox_depth = Some(exit.mailbox_depth);
@@ -431,14 +392,14 @@ impl State {
         let key = self.by_actor.remove(&cell.get_id())?;
         let live = self.slots.get_mut(&key)?.live.take()?;
         let kind = self.slots.get(&key)?.spec.kind;
+        // An actor that killed itself, or was killed by the runtime, could not say goodbye.
+        live.probe.close_address();
         // The event comes a moment before the task has dropped the actor's state.
         let gone = live.gone_within(self.scope.kill_wait()).await;
         if kind == Kind::Supervisor {
             self.scope.reap(&live.path).await;
         }
-        let exit = live
-            .probe
-            .exit(reason, reason == Some("actor_task_cancelled"));
+        let exit = live.probe.exit(reason, reason == Some("actor_task_cancelled"));
         self.scope.ended(&live.path, exit.describe());
         let abnormal = exit.abnormal;
         self.emit_exit(key, &live, exit);

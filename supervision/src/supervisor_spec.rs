@@ -71,10 +71,7 @@ impl SupervisorSpec {
     pub fn validate(&self, path: &str) -> Result<(), StartError> {
         let refuse = |path: String, problem| Err(StartError::InvalidSpec { path, problem });
         if self.strategy == Strategy::Dynamic {
-            return refuse(
-                path.to_owned(),
-                "a dynamic supervisor is made by ChildSpec::dynamic",
-            );
+            return refuse(path.to_owned(), "a dynamic supervisor is made by ChildSpec::dynamic");
         }
         let mut ids = BTreeSet::new();
         for child in &self.children {

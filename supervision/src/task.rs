@@ -36,10 +36,7 @@ impl Canceller {
 
 impl TaskContext {
     pub(crate) fn new(path: Arc<str>) -> Self {
-        Self {
-            path,
-            cancel: Arc::new(watch::Sender::new(false)),
-        }
+        Self { path, cancel: Arc::new(watch::Sender::new(false)) }
     }
 
     pub(crate) fn canceller(&self) -> Canceller {

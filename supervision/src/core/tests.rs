@@ -19,10 +19,7 @@ fn policy(strategy: Fate) -> Policy {
     }
 }
 
-const PERMANENT: ChildPolicy = ChildPolicy {
-    restart: Restart::Permanent,
-    significant: false,
-};
+const PERMANENT: ChildPolicy = ChildPolicy { restart: Restart::Permanent, significant: false };
 
 /// Feeds the input, answers every start and stop with success, and returns what was done.
 fn run(core: &mut Core, now_ms: u64, input: Input) -> Vec<Action> {
@@ -51,34 +48,16 @@ fn booted(policy: Policy, children: usize) -> Core {
 }
 
 fn crash(core: &mut Core, now_ms: u64, key: Key) -> Vec<Action> {
-    run(
-        core,
-        now_ms,
-        Input::Exited {
-            key,
-            abnormal: true,
-        },
-    )
+    run(core, now_ms, Input::Exited { key, abnormal: true })
 }
 
 #[test]
 fn each_strategy_touches_its_children_in_order() {
     use Action::{Start, Stop};
-    assert_eq!(
-        crash(&mut booted(policy(Fate::OneForOne), 4), 1, 1),
-        [Start(1)]
-    );
+    assert_eq!(crash(&mut booted(policy(Fate::OneForOne), 4), 1, 1), [Start(1)]);
     let rest = [Stop(3), Stop(2), Start(1), Start(2), Start(3)];
     assert_eq!(crash(&mut booted(policy(Fate::RestForOne), 4), 1, 1), rest);
-    let all = [
-        Stop(3),
-        Stop(2),
-        Stop(0),
-        Start(0),
-        Start(1),
-        Start(2),
-        Start(3),
-    ];
+    let all = [Stop(3), Stop(2), Stop(0), Start(0), Start(1), Start(2), Start(3)];
     assert_eq!(crash(&mut booted(policy(Fate::OneForAll), 4), 1, 1), all);
 }
 
@@ -90,10 +69,7 @@ fn window_slides_and_both_of_its_ends_count() {
     }
     // The first one lies 1001 ms back: forgotten. The second lies exactly 1000 ms back: counts.
     assert_eq!(crash(&mut core, 1001, 0), [Action::Start(0)]);
-    assert_eq!(
-        crash(&mut core, 1500, 0),
-        [Action::Close(Close::Intensity(0))]
-    );
+    assert_eq!(crash(&mut core, 1500, 0), [Action::Close(Close::Intensity(0))]);
 }
 
 #[test]
@@ -106,46 +82,19 @@ fn backoff_doubles_to_its_cap_and_starts_anew_after_a_long_life() {
         reset_after_ms: 10_000,
     };
     let mut core = Core::new(
-        Policy {
-            intensity_max: 100,
-            backoff: Some(backoff),
-            ..policy(Fate::OneForOne)
-        },
+        Policy { intensity_max: 100, backoff: Some(backoff), ..policy(Fate::OneForOne) },
         &[PERMANENT],
     );
     run(&mut core, 0, Input::Boot);
     for (now_ms, expected) in [(1, 10), (2, 20), (3, 40), (4, 50), (5, 50), (20_000, 10)] {
-        let [
-            Action::Schedule {
-                key: 0,
-                ticket,
-                delay_ms,
-            },
-        ] = crash(&mut core, now_ms, 0)[..]
+        let [Action::Schedule { key: 0, ticket, delay_ms }] = crash(&mut core, now_ms, 0)[..]
         else {
             panic!("a schedule was expected");
         };
         assert_eq!(delay_ms, expected);
-        assert_eq!(
-            run(
-                &mut core,
-                now_ms,
-                Input::Due {
-                    key: 0,
-                    ticket: ticket + 1
-                }
-            ),
-            []
-        );
-        assert_eq!(
-            run(&mut core, now_ms, Input::Due { key: 0, ticket }),
-            [Action::Start(0)]
-        );
-        assert_eq!(
-            run(&mut core, now_ms, Input::Due { key: 0, ticket }),
-            [],
-            "once"
-        );
+        assert_eq!(run(&mut core, now_ms, Input::Due { key: 0, ticket: ticket + 1 }), []);
+        assert_eq!(run(&mut core, now_ms, Input::Due { key: 0, ticket }), [Action::Start(0)]);
+        assert_eq!(run(&mut core, now_ms, Input::Due { key: 0, ticket }), [], "once");
     }
 }
 
@@ -160,21 +109,13 @@ fn jitter_is_bounded_and_replayed_by_its_seed() {
             reset_after_ms: u64::MAX,
         };
         let mut core = Core::new(
-            Policy {
-                intensity_max: 100,
-                backoff: Some(backoff),
-                ..policy(Fate::OneForOne)
-            },
+            Policy { intensity_max: 100, backoff: Some(backoff), ..policy(Fate::OneForOne) },
             &[PERMANENT],
         );
         run(&mut core, 0, Input::Boot);
         (0..50)
             .map(|_| match crash(&mut core, 0, 0)[..] {
-                [
-                    Action::Schedule {
-                        ticket, delay_ms, ..
-                    },
-                ] => {
+                [Action::Schedule { ticket, delay_ms, .. }] => {
                     run(&mut core, 0, Input::Due { key: 0, ticket });
                     delay_ms
                 }
@@ -191,33 +132,15 @@ fn jitter_is_bounded_and_replayed_by_its_seed() {
 
 #[test]
 fn delayed_restart_stops_siblings_at_once_and_yields_to_an_earlier_one() {
-    let backoff = BackoffPolicy {
-        initial_ms: 10,
-        max_ms: 10,
-        jitter_percent: 0,
-        seed: 0,
-        reset_after_ms: 1,
-    };
-    let mut core = Core::new(
-        Policy {
-            backoff: Some(backoff),
-            ..policy(Fate::RestForOne)
-        },
-        &[PERMANENT; 4],
-    );
+    let backoff =
+        BackoffPolicy { initial_ms: 10, max_ms: 10, jitter_percent: 0, seed: 0, reset_after_ms: 1 };
+    let mut core =
+        Core::new(Policy { backoff: Some(backoff), ..policy(Fate::RestForOne) }, &[PERMANENT; 4]);
     run(&mut core, 0, Input::Boot);
-    let schedule = |key, ticket| Action::Schedule {
-        key,
-        ticket,
-        delay_ms: 10,
-    };
+    let schedule = |key, ticket| Action::Schedule { key, ticket, delay_ms: 10 };
     assert_eq!(crash(&mut core, 0, 2), [schedule(2, 0), Action::Stop(3)]);
     assert_eq!(crash(&mut core, 5, 0), [schedule(0, 1), Action::Stop(1)]);
-    assert_eq!(
-        run(&mut core, 10, Input::Due { key: 2, ticket: 0 }),
-        [],
-        "0 comes first"
-    );
+    assert_eq!(run(&mut core, 10, Input::Due { key: 2, ticket: 0 }), [], "0 comes first");
     let starts: Vec<Action> = (0..4).map(Action::Start).collect();
     assert_eq!(run(&mut core, 15, Input::Due { key: 0, ticket: 1 }), starts);
 }
@@ -230,10 +153,7 @@ fn dynamic_supervisor_stops_all_at_once() {
     }
     run(&mut core, 0, Input::Terminate(1));
     let done = run(&mut core, 0, Input::Shutdown);
-    assert_eq!(
-        done,
-        [Action::StopAll(vec![0, 2]), Action::Close(Close::Shutdown)]
-    );
+    assert_eq!(done, [Action::StopAll(vec![0, 2]), Action::Close(Close::Shutdown)]);
     assert!(core.is_closing());
 }
 
@@ -246,11 +166,8 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let restart = prop_oneof![
-        Just(Restart::Permanent),
-        Just(Restart::Transient),
-        Just(Restart::Temporary)
-    ];
+    let restart =
+        prop_oneof![Just(Restart::Permanent), Just(Restart::Transient), Just(Restart::Temporary)];
     prop_oneof![
         4 => (restart, prop::bool::weighted(0.8)).prop_map(|(r, ok)| Op::Add(r, ok)),
         4 => (any::<usize>(), any::<bool>()).prop_map(|(i, bad)| Op::Exit(i, bad)),

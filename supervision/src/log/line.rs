@@ -25,9 +25,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
 pub(super) fn decode(line: &[u8]) -> Option<Record> {
     let body_len = line.len().checked_sub(CRC_SUFFIX_BYTES)?;
     let (body, suffix) = line.split_at(body_len);
-    let hex = suffix
-        .strip_prefix(CRC_PREFIX.as_bytes())?
-        .strip_suffix(b"\"}")?;
+    let hex = suffix.strip_prefix(CRC_PREFIX.as_bytes())?.strip_suffix(b"\"}")?;
     let crc = u32::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?;
     if crc32c::crc32c(body) != crc {
         return None;
@@ -42,11 +40,8 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed() {
-        let mut record = Record::note(
-            Event::Quarantined,
-            "node/storage",
-            "a \"text\"\nof two lines",
-        );
+        let mut record =
+            Record::note(Event::Quarantined, "node/storage", "a \"text\"\nof two lines");
         record.seq = 7;
         let line = encode(&record).unwrap();
         let line = &line[..line.len() - 1];

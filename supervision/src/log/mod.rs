@@ -43,11 +43,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     /// 8 segments of 4 MiB (about 100,000 records), synced every second.
     fn default() -> Self {
-        Self {
-            segment_bytes: 4 << 20,
-            segments_max: 8,
-            fsync_interval: Duration::from_secs(1),
-        }
+        Self { segment_bytes: 4 << 20, segments_max: 8, fsync_interval: Duration::from_secs(1) }
     }
 }
 
@@ -98,13 +94,7 @@ impl SupervisionLog {
             .name("supervision-log".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(LogError::io("start the writer of", dir))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                dir: dir.to_owned(),
-                jobs,
-                shared,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), jobs, shared }) })
     }
 
     /// Hands a record to the writer. Never waits: with a full queue the record is dropped and
@@ -154,10 +144,7 @@ impl SupervisionLog {
     /// Follows a log from another process, or in this one.
     #[must_use]
     pub fn follow(dir: &Path, filter: Filter) -> Follow {
-        Follow {
-            dir: dir.to_owned(),
-            filter,
-        }
+        Follow { dir: dir.to_owned(), filter }
     }
 
     /// Sequence number of the newest record that can be read; 0 while there is none.
@@ -212,14 +199,8 @@ impl Follow {
         let mut after = self.filter.after_seq;
         if self.filter.limit.is_some() {
             // What the limit leaves out now must not come later.
-            let newest = Filter {
-                limit: Some(1),
-                ..Filter::default()
-            };
-            let last = read::query(&self.dir, &newest)?
-                .0
-                .last()
-                .map_or(0, |record| record.seq);
+            let newest = Filter { limit: Some(1), ..Filter::default() };
+            let last = read::query(&self.dir, &newest)?.0.last().map_or(0, |record| record.seq);
             after = Some(after.map_or(last, |after| after.max(last)));
         }
         let (records, _) = read::query(&self.dir, &self.filter)?;
@@ -230,8 +211,6 @@ impl Follow {
 }
 
 pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

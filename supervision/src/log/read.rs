@@ -68,12 +68,9 @@ pub(super) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     for entry in entries {
         let entry = entry.map_err(LogError::io("list", dir))?;
         let name = entry.file_name();
-        let seq = name.to_str().and_then(|n| {
-            n.strip_prefix(PREFIX)?
-                .strip_suffix(SUFFIX)?
-                .parse::<u64>()
-                .ok()
-        });
+        let seq = name
+            .to_str()
+            .and_then(|n| n.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse::<u64>().ok());
         if let Some(seq) = seq {
             found.push((seq, entry.path()));
         }

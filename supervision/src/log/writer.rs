@@ -42,6 +42,8 @@ pub(super) struct Writer {
     batch_len: u64,
     unsynced_since: Option<Instant>,
     node: String,
+    /// The disk refused the last write: said once, not for each record.
+    refusing: bool,
 }
 
 impl Writer {
@@ -64,6 +66,7 @@ impl Writer {
             batch_len: 0,
             unsynced_since: None,
             node: String::new(),
+            refusing: false,
         };
         if let Some((_, path)) = found.last() {
             segment_records(path, |record| {
@@ -75,9 +78,7 @@ impl Writer {
             // The limit may have been lowered.
             writer.drop_oldest(writer.segments_max());
         } else {
-            writer
-                .begin_segment()
-                .map_err(LogError::io("write to", dir))?;
+            writer.begin_segment().map_err(LogError::io("write to", dir))?;
         }
         writer.shared.last_seq.send_replace(writer.last_seq);
         Ok(writer)
@@ -179,6 +180,7 @@ impl Writer {
         match segment.write_all(&batch) {
             Ok(()) => {
                 self.torn_tail = false;
+                self.refusing = false;
                 self.segment_len += batch.len() as u64;
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 self.shared.last_seq.send_replace(self.last_seq);
@@ -230,11 +232,7 @@ impl Writer {
     }
 
     fn reopen(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         self.segment_len = file.seek(SeekFrom::End(0))?;
         self.torn_tail = false;
         if self.segment_len > 0 {
@@ -247,8 +245,11 @@ impl Writer {
         Ok(())
     }
 
-    fn refused(&self, error: &io::Error, records: u64) {
+    fn refused(&mut self, error: &io::Error, records: u64) {
         self.shared.drop_records(records);
+        if std::mem::replace(&mut self.refusing, true) {
+            return;
+        }
         tracing::warn!(target: "supervision", event = "log_write_failed", %error, records, "supervision log not written");
     }
 }

@@ -22,10 +22,7 @@ pub(super) fn trace(r: &Record) {
             )
         };
     }
-    let orderly = matches!(
-        r.reason.as_deref(),
-        Some("normal" | "shutdown" | "auto_shutdown")
-    );
+    let orderly = matches!(r.reason.as_deref(), Some("normal" | "shutdown" | "auto_shutdown"));
     match r.event {
         Event::ChildExited | Event::SupervisorStopped if orderly => emit!(info),
         Event::ChildExited

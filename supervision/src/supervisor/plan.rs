@@ -46,9 +46,7 @@ impl Plan {
     }
 
     pub(super) fn default_restart(&self) -> Restart {
-        self.dynamic
-            .as_ref()
-            .map_or(Restart::Permanent, |(_, spec)| spec.restart)
+        self.dynamic.as_ref().map_or(Restart::Permanent, |(_, spec)| spec.restart)
     }
 
     pub(super) fn default_shutdown(&self) -> Option<Shutdown> {

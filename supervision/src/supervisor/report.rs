@@ -15,11 +15,7 @@ use crate::spec::Kind;
 impl State {
     pub(super) fn note(&self, note: Note) {
         match note {
-            Note::Restarting {
-                key,
-                in_window,
-                delay_ms,
-            } => {
+            Note::Restarting { key, in_window, delay_ms } => {
                 if let Some(slot) = self.slots.get(&key) {
                     self.scope.set_status(&slot.path, Status::Restarting);
                 }
@@ -29,9 +25,7 @@ impl State {
                 });
             }
             Note::StrategyApplied { key, stops } => {
-                self.emit_child(key, Event::StrategyApplied, |r| {
-                    r.siblings = Some(stops as u64)
-                });
+                self.emit_child(key, Event::StrategyApplied, |r| r.siblings = Some(stops as u64));
             }
             Note::IntensityExceeded { key, in_window } => {
                 let mut record = self.own_record(Event::IntensityExceeded);
@@ -86,12 +80,7 @@ impl State {
         let mut record = Record::new(event, &slot.path);
         record.child = Some(slot.spec.id.to_string());
         record.kind = Some(slot.spec.kind.name().to_owned());
-        record.restart = Some(
-            slot.spec
-                .restart_or(self.plan.default_restart())
-                .name()
-                .to_owned(),
-        );
+        record.restart = Some(slot.spec.restart_or(self.plan.default_restart()).name().to_owned());
         record.strategy = Some(self.plan.policy.strategy.name().to_owned());
         record.generation = Some(slot.generation);
         record.restarts = Some(slot.generation.saturating_sub(1));
@@ -105,11 +94,7 @@ impl State {
 
     /// An orderly start or end below a supervisor that keeps these to itself.
     fn is_noise(&self, record: &Record) -> bool {
-        let quiet = self
-            .plan
-            .dynamic
-            .as_ref()
-            .is_some_and(|(_, spec)| spec.quiet);
+        let quiet = self.plan.dynamic.as_ref().is_some_and(|(_, spec)| spec.quiet);
         let orderly = record.event != Event::ChildExited
             || matches!(record.reason.as_deref(), Some("normal" | "shutdown"));
         let routine = matches!(

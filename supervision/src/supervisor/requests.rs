@@ -22,21 +22,14 @@ impl State {
         };
         let path = spec.path_below(&self.path)?;
         if self.by_id.contains_key(&spec.id) {
-            return Err(StartError::Duplicate {
-                id: spec.id.to_string(),
-            });
+            return Err(StartError::Duplicate { id: spec.id.to_string() });
         }
         if self.slots.len() >= limits.max_children {
-            return Err(StartError::Full {
-                max: limits.max_children,
-            });
+            return Err(StartError::Full { max: limits.max_children });
         }
         if spec.significant {
             let problem = "a dynamic supervisor has no significant children";
-            return Err(StartError::InvalidSpec {
-                path: path.to_string(),
-                problem,
-            });
+            return Err(StartError::InvalidSpec { path: path.to_string(), problem });
         }
         if let Some(nested) = &spec.nested {
             nested.validate(&path)?;
@@ -47,9 +40,7 @@ impl State {
         self.publish_count();
         self.last_failure = None;
         self.drive(myself, Input::Add(policy)).await;
-        self.last_failure
-            .take()
-            .map_or_else(|| Ok(path.to_string()), Err)
+        self.last_failure.take().map_or_else(|| Ok(path.to_string()), Err)
     }
 
     pub(super) async fn terminate_child(

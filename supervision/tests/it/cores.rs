@@ -7,16 +7,8 @@ use weald_supervision::core::{Action, ChildPolicy, Close, Core, Input, Key, Note
 use crate::tree::{Node, Step};
 
 enum Queued {
-    Exit {
-        sup: u64,
-        child: u64,
-        abnormal: bool,
-    },
-    Due {
-        sup: u64,
-        key: Key,
-        ticket: u64,
-    },
+    Exit { sup: u64, child: u64, abnormal: bool },
+    Due { sup: u64, key: Key, ticket: u64 },
 }
 
 struct Proc {
@@ -74,10 +66,7 @@ impl Cores {
     }
 
     pub(crate) fn live_workers(&self) -> Vec<String> {
-        self.paths(|p| p.sup.is_none())
-            .into_iter()
-            .map(|(path, _)| path)
-            .collect()
+        self.paths(|p| p.sup.is_none()).into_iter().map(|(path, _)| path).collect()
     }
 
     pub(crate) fn step(&mut self, step: &Step, all_workers: &[String]) {
@@ -115,19 +104,12 @@ impl Cores {
         }
         while let Some(queued) = self.queue.pop_front() {
             match queued {
-                Queued::Exit {
-                    sup,
-                    child,
-                    abnormal,
-                } => {
+                Queued::Exit { sup, child, abnormal } => {
                     let Some(shell) = self.shell(sup) else {
                         continue;
                     };
-                    let Some(key) = shell
-                        .live
-                        .iter()
-                        .find(|(_, id)| **id == child)
-                        .map(|(k, _)| *k)
+                    let Some(key) =
+                        shell.live.iter().find(|(_, id)| **id == child).map(|(k, _)| *k)
                     else {
                         continue;
                     };
@@ -156,11 +138,7 @@ impl Cores {
     fn gone(&mut self, id: u64, abnormal: bool) {
         let parent = self.procs.remove(&id).and_then(|p| p.parent);
         if let Some(sup) = parent {
-            self.queue.push_back(Queued::Exit {
-                sup,
-                child: id,
-                abnormal,
-            });
+            self.queue.push_back(Queued::Exit { sup, child: id, abnormal });
         }
     }
 
@@ -174,14 +152,7 @@ impl Cores {
                 return None;
             }
             self.trace.push(format!("start {path}"));
-            self.procs.insert(
-                id,
-                Proc {
-                    path,
-                    parent,
-                    sup: None,
-                },
-            );
+            self.procs.insert(id, Proc { path, parent, sup: None });
             return Some(id);
         };
         let policy = Policy {
@@ -194,24 +165,14 @@ impl Cores {
         let children: Vec<ChildPolicy> = spec
             .children
             .iter()
-            .map(|c| ChildPolicy {
-                restart: c.restart,
-                significant: c.significant,
-            })
+            .map(|c| ChildPolicy { restart: c.restart, significant: c.significant })
             .collect();
         let shell = Shell {
             core: Core::new(policy, &children),
             nodes: spec.children.clone(),
             live: BTreeMap::new(),
         };
-        self.procs.insert(
-            id,
-            Proc {
-                path: path.clone(),
-                parent,
-                sup: Some(shell),
-            },
-        );
+        self.procs.insert(id, Proc { path: path.clone(), parent, sup: Some(shell) });
         match self.drive(id, Input::Boot) {
             None => {
                 self.trace.push(format!("start {path}"));
@@ -267,11 +228,7 @@ impl Cores {
                         next = Some(Input::Stopped(key));
                     }
                     Action::StopAll(_) => unreachable!("no dynamic supervisors in random trees"),
-                    Action::Schedule {
-                        key,
-                        ticket,
-                        delay_ms,
-                    } => {
+                    Action::Schedule { key, ticket, delay_ms } => {
                         assert_eq!(delay_ms, 0);
                         self.queue.push_back(Queued::Due { sup, key, ticket });
                     }
@@ -292,10 +249,7 @@ impl Cores {
     }
 
     fn closed(&mut self, sup: u64, path: &str, close: Close) -> Close {
-        assert!(
-            self.shell(sup).unwrap().live.is_empty(),
-            "closed with live children"
-        );
+        assert!(self.shell(sup).unwrap().live.is_empty(), "closed with live children");
         match close {
             Close::Intensity(_) => {
                 self.trace.push(format!("gaveup {path}"));

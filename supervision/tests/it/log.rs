@@ -7,27 +7,18 @@ use std::time::Duration;
 
 use weald_supervision::{Event, Filter, LogConfig, Record, SupervisionLog};
 
-const SMALL: LogConfig = LogConfig {
-    segment_bytes: 4096,
-    segments_max: 3,
-    fsync_interval: Duration::from_millis(20),
-};
+const SMALL: LogConfig =
+    LogConfig { segment_bytes: 4096, segments_max: 3, fsync_interval: Duration::from_millis(20) };
 
 fn note(i: u64) -> Record {
-    let mut record = Record::note(
-        Event::NodeStarted,
-        &format!("node/{}", i % 3),
-        &format!("number {i}"),
-    );
+    let mut record =
+        Record::note(Event::NodeStarted, &format!("node/{}", i % 3), &format!("number {i}"));
     record.ts_ms = 1000 + i;
     record
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     found.sort();
     found
 }
@@ -44,61 +35,17 @@ fn records_come_back_by_every_filter() {
     assert_eq!(log.last_seq(), 91);
     let query = |filter: Filter| log.query(&filter).unwrap();
     let all = query(Filter::default());
-    assert_eq!(
-        all.iter().map(|r| r.seq).collect::<Vec<_>>(),
-        (1..=91).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        query(Filter {
-            path: Some("node/1".into()),
-            ..Filter::default()
-        })
-        .len(),
-        30
-    );
-    let full = query(Filter {
-        events: vec![Event::StorageFull],
-        ..Filter::default()
-    });
+    assert_eq!(all.iter().map(|r| r.seq).collect::<Vec<_>>(), (1..=91).collect::<Vec<_>>());
+    assert_eq!(query(Filter { path: Some("node/1".into()), ..Filter::default() }).len(), 30);
+    let full = query(Filter { events: vec![Event::StorageFull], ..Filter::default() });
     assert_eq!(full[0].error.as_deref(), Some("no space"));
     assert!(full[0].ts_ms > 1_600_000_000_000, "the time is filled in");
-    assert_eq!(
-        query(Filter {
-            since_ms: Some(1080),
-            ..Filter::default()
-        })
-        .len(),
-        11
-    );
-    assert_eq!(
-        query(Filter {
-            after_seq: Some(88),
-            ..Filter::default()
-        })
-        .len(),
-        3
-    );
-    let newest = query(Filter {
-        limit: Some(5),
-        path: Some("node/2".into()),
-        ..Filter::default()
-    });
-    assert_eq!(
-        newest.iter().map(|r| r.seq).collect::<Vec<_>>(),
-        [78, 81, 84, 87, 90]
-    );
-    assert!(
-        query(Filter {
-            limit: Some(0),
-            ..Filter::default()
-        })
-        .is_empty()
-    );
-    assert!(
-        SupervisionLog::read(&dir.path().join("none"), &Filter::default())
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(query(Filter { since_ms: Some(1080), ..Filter::default() }).len(), 11);
+    assert_eq!(query(Filter { after_seq: Some(88), ..Filter::default() }).len(), 3);
+    let newest = query(Filter { limit: Some(5), path: Some("node/2".into()), ..Filter::default() });
+    assert_eq!(newest.iter().map(|r| r.seq).collect::<Vec<_>>(), [78, 81, 84, 87, 90]);
+    assert!(query(Filter { limit: Some(0), ..Filter::default() }).is_empty());
+    assert!(SupervisionLog::read(&dir.path().join("none"), &Filter::default()).unwrap().is_empty());
 }
 
 #[test]
@@ -119,24 +66,11 @@ fn disk_use_is_bounded_and_the_oldest_goes_first() {
     }
     let kept = log.query(&Filter::default()).unwrap();
     assert_eq!(kept.last().unwrap().seq, 2000);
-    assert!(
-        kept.windows(2).all(|w| w[1].seq == w[0].seq + 1),
-        "no gap in what is kept"
-    );
+    assert!(kept.windows(2).all(|w| w[1].seq == w[0].seq + 1), "no gap in what is kept");
     // A limited query over segment borders, and one that resumes.
-    let newest = log
-        .query(&Filter {
-            limit: Some(60),
-            ..Filter::default()
-        })
-        .unwrap();
+    let newest = log.query(&Filter { limit: Some(60), ..Filter::default() }).unwrap();
     assert_eq!(newest, kept[kept.len() - 60..]);
-    let resumed = log
-        .query(&Filter {
-            after_seq: Some(1990),
-            ..Filter::default()
-        })
-        .unwrap();
+    let resumed = log.query(&Filter { after_seq: Some(1990), ..Filter::default() }).unwrap();
     assert_eq!(resumed, kept[kept.len() - 10..]);
     assert_eq!(log.dropped(), 0);
 }
@@ -153,13 +87,7 @@ fn torn_and_altered_lines_are_skipped_counted_and_written_past() {
     }
     let file = segments(dir.path()).pop().unwrap();
     let mut bytes = fs::read(&file).unwrap();
-    let third = bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'\n')
-        .nth(2)
-        .unwrap()
-        .0;
+    let third = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(2).unwrap().0;
     bytes[third - 40] ^= 0x20;
     bytes.extend_from_slice(b"{\"seq\":11,\"ts_ms\":5,\"node\":\"torn");
     fs::write(&file, &bytes).unwrap();
@@ -175,12 +103,7 @@ fn torn_and_altered_lines_are_skipped_counted_and_written_past() {
     let mut noise = fs::OpenOptions::new().append(true).open(&file).unwrap();
     noise.write_all(&[0xFF; 300_000]).unwrap();
     noise.write_all(b"\n{}\n\n").unwrap();
-    assert_eq!(
-        SupervisionLog::read(dir.path(), &Filter::default())
-            .unwrap()
-            .len(),
-        10
-    );
+    assert_eq!(SupervisionLog::read(dir.path(), &Filter::default()).unwrap().len(), 10);
 }
 
 #[test]
@@ -192,17 +115,8 @@ fn reopening_many_times_keeps_history_and_numbers() {
         log.append(note(run));
         log.flush();
     }
-    assert_eq!(
-        segments(dir.path()).len(),
-        1,
-        "a crash loop does not push history out"
-    );
-    assert_eq!(
-        SupervisionLog::read(dir.path(), &Filter::default())
-            .unwrap()
-            .len(),
-        20
-    );
+    assert_eq!(segments(dir.path()).len(), 1, "a crash loop does not push history out");
+    assert_eq!(SupervisionLog::read(dir.path(), &Filter::default()).unwrap().len(), 20);
 }
 
 #[test]
@@ -213,19 +127,11 @@ fn followers_see_each_record_once_inside_and_outside() {
         log.append(note(i));
     }
     log.flush();
-    let mut follow = SupervisionLog::follow(
-        dir.path(),
-        Filter {
-            limit: Some(2),
-            ..Filter::default()
-        },
-    );
+    let mut follow =
+        SupervisionLog::follow(dir.path(), Filter { limit: Some(2), ..Filter::default() });
     let mut seen: Vec<u64> = follow.poll().unwrap().iter().map(|r| r.seq).collect();
     assert_eq!(seen, [4, 5]);
-    let from_now = Filter {
-        limit: Some(0),
-        ..Filter::default()
-    };
+    let from_now = Filter { limit: Some(0), ..Filter::default() };
     let mut later = SupervisionLog::follow(dir.path(), from_now);
     assert_eq!(later.poll().unwrap(), []);
     let mut since_now = 0;
@@ -267,10 +173,7 @@ fn records_survive_kill_9_and_can_be_read_meanwhile() {
     let mut last = 0;
     for round in 0..5 {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "log::child_process_that_appends_until_it_is_killed",
-            ])
+            .args(["--exact", "log::child_process_that_appends_until_it_is_killed"])
             .env("SUPERVISION_TEST_APPEND_DIR", dir.path())
             .stdout(std::process::Stdio::null())
             .spawn()
@@ -278,14 +181,8 @@ fn records_survive_kill_9_and_can_be_read_meanwhile() {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let mut reads = 0;
         let newest = || {
-            let newest = Filter {
-                limit: Some(1),
-                ..Filter::default()
-            };
-            SupervisionLog::read(dir.path(), &newest)
-                .unwrap()
-                .first()
-                .map_or(0, |r| r.seq)
+            let newest = Filter { limit: Some(1), ..Filter::default() };
+            SupervisionLog::read(dir.path(), &newest).unwrap().first().map_or(0, |r| r.seq)
         };
         while newest() < last + 200 {
             reads += 1;
@@ -297,10 +194,7 @@ fn records_survive_kill_9_and_can_be_read_meanwhile() {
         let (records, stats) =
             SupervisionLog::read_with_stats(dir.path(), &Filter::default()).unwrap();
         last = records.last().unwrap().seq;
-        assert!(
-            last >= before,
-            "round {round}: {before} was readable, {last} survived"
-        );
+        assert!(last >= before, "round {round}: {before} was readable, {last} survived");
         assert!(stats.skipped <= round + 1, "at most one torn line a kill");
         assert!(reads > 0);
         assert!(segments(dir.path()).len() <= 3);
@@ -312,10 +206,7 @@ fn records_survive_kill_9_and_can_be_read_meanwhile() {
 #[test]
 fn refused_records_are_counted_and_told_of() {
     let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig {
-        segment_bytes: 64 << 20,
-        ..SMALL
-    };
+    let config = LogConfig { segment_bytes: 64 << 20, ..SMALL };
     let log = SupervisionLog::open(dir.path(), config).unwrap();
     // Faster than any disk: the queue fills up, nobody waits.
     let begun = std::time::Instant::now();
@@ -330,22 +221,31 @@ fn refused_records_are_counted_and_told_of() {
     let told: u64 = kept
         .iter()
         .filter(|r| r.event == Event::LogDropped)
-        .map(|r| {
-            r.error
-                .as_deref()
-                .unwrap()
-                .split(' ')
-                .next()
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
-        })
+        .map(|r| r.error.as_deref().unwrap().split(' ').next().unwrap().parse::<u64>().unwrap())
         .sum();
-    let written = kept
-        .iter()
-        .filter(|r| r.event == Event::NodeStarted)
-        .count() as u64;
+    let written = kept.iter().filter(|r| r.event == Event::NodeStarted).count() as u64;
     assert_eq!(told, log.dropped());
     assert_eq!(written + told, 200_001, "every record is there or told of");
     assert!(spent < Duration::from_secs(20));
+}
+
+#[test]
+fn log_outlives_a_folder_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("log");
+    let log = SupervisionLog::open(&inside, SMALL).unwrap();
+    fs::remove_dir_all(&inside).unwrap();
+    for i in 0..300 {
+        log.append(note(i));
+    }
+    log.flush();
+    let lost = log.dropped();
+    assert!(lost > 0);
+    fs::create_dir(&inside).unwrap();
+    log.append(note(300));
+    log.flush();
+    let kept = log.query(&Filter::default()).unwrap();
+    assert!(kept.iter().any(|r| r.event == Event::LogDropped), "{kept:?}");
+    assert_eq!(kept.last().unwrap().reason.as_deref(), Some("number 300"));
+    assert_eq!(log.dropped(), lost);
 }

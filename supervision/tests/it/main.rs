@@ -4,11 +4,7 @@
 //! supervisor and not after ours; `cores` runs the pure cores as nested trees; `property` compares
 //! the two, and `shell` the model with the real thing.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "all of this crate is tests"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
 
 mod cores;
 mod log;

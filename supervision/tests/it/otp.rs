@@ -74,8 +74,7 @@ impl Otp {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.root
-            .is_some_and(|root| self.processes.contains_key(&root))
+        self.root.is_some_and(|root| self.processes.contains_key(&root))
     }
 
     pub(crate) fn live_workers(&self) -> Vec<String> {
@@ -86,10 +85,7 @@ impl Otp {
     }
 
     pub(crate) fn live_sups(&self) -> Vec<String> {
-        let below = self
-            .processes
-            .values()
-            .filter(|p| p.sup.is_some() && p.parent.is_some());
+        let below = self.processes.values().filter(|p| p.sup.is_some() && p.parent.is_some());
         let mut paths: Vec<String> = below.map(|p| p.path.clone()).collect();
         paths.sort();
         paths
@@ -137,32 +133,19 @@ impl Otp {
     }
 
     fn pid_of(&self, path: &str) -> Pid {
-        *self
-            .processes
-            .iter()
-            .find(|(_, p)| p.path == path)
-            .unwrap()
-            .0
+        *self.processes.iter().find(|(_, p)| p.path == path).unwrap().0
     }
 
     fn die(&mut self, pid: Pid, normal: bool) {
         let gone = self.processes.remove(&pid).unwrap();
         if let Some(to) = gone.parent {
-            self.queue.push_back(Message::Exit {
-                to,
-                from: pid,
-                normal,
-            });
+            self.queue.push_back(Message::Exit { to, from: pid, normal });
         }
     }
 
     fn orphans_die(&mut self, pid: Pid) {
-        let below: Vec<Pid> = self
-            .processes
-            .iter()
-            .filter(|(_, p)| p.parent == Some(pid))
-            .map(|(k, _)| *k)
-            .collect();
+        let below: Vec<Pid> =
+            self.processes.iter().filter(|(_, p)| p.parent == Some(pid)).map(|(k, _)| *k).collect();
         for child in below {
             self.orphans_die(child);
             self.processes.remove(&child);
@@ -210,11 +193,7 @@ impl Otp {
     }
 
     fn child(&mut self, sup: Pid, id: &str) -> &mut Child {
-        self.sup(sup)
-            .children
-            .iter_mut()
-            .find(|c| c.node.id == id)
-            .unwrap()
+        self.sup(sup).children.iter_mut().find(|c| c.node.id == id).unwrap()
     }
 
     // ---- starting ----
@@ -229,37 +208,16 @@ impl Otp {
                 return Err(());
             }
             self.trace.push(format!("start {path}"));
-            self.processes.insert(
-                pid,
-                Process {
-                    path: path.to_owned(),
-                    parent,
-                    sup: None,
-                },
-            );
+            self.processes.insert(pid, Process { path: path.to_owned(), parent, sup: None });
             return Ok(pid);
         };
         let children = spec
             .children
             .iter()
-            .map(|node| Child {
-                node: node.clone(),
-                pid: ChildPid::Undefined,
-            })
+            .map(|node| Child { node: node.clone(), pid: ChildPid::Undefined })
             .collect();
-        let state = SupState {
-            spec: spec.clone(),
-            children,
-            restarts: Vec::new(),
-        };
-        self.processes.insert(
-            pid,
-            Process {
-                path: path.to_owned(),
-                parent,
-                sup: Some(state),
-            },
-        );
+        let state = SupState { spec: spec.clone(), children, restarts: Vec::new() };
+        self.processes.insert(pid, Process { path: path.to_owned(), parent, sup: Some(state) });
         if self.start_children(pid, None).is_err() {
             self.terminate_children(pid, None);
             self.processes.remove(&pid);
@@ -272,16 +230,8 @@ impl Otp {
 
     /// Starts the children (only those named, if any) in order; `Err` has the id of the first that failed.
     fn start_children(&mut self, sup: Pid, only: Option<&[String]>) -> Result<(), String> {
-        let nodes: Vec<Node> = self
-            .sup(sup)
-            .children
-            .iter()
-            .map(|c| c.node.clone())
-            .collect();
-        for node in nodes
-            .iter()
-            .filter(|n| only.is_none_or(|ids| ids.contains(&n.id)))
-        {
+        let nodes: Vec<Node> = self.sup(sup).children.iter().map(|c| c.node.clone()).collect();
+        for node in nodes.iter().filter(|n| only.is_none_or(|ids| ids.contains(&n.id))) {
             match self.do_start_child(sup, node) {
                 Ok(pid) => self.child(sup, &node.id).pid = ChildPid::Is(pid),
                 Err(()) => return Err(node.id.clone()),
@@ -300,17 +250,8 @@ impl Otp {
     /// Terminates the children (only those named, if any) in reverse start order. Temporary ones
     /// are deleted.
     fn terminate_children(&mut self, sup: Pid, only: Option<&[String]>) {
-        let ids: Vec<String> = self
-            .sup(sup)
-            .children
-            .iter()
-            .map(|c| c.node.id.clone())
-            .collect();
-        for id in ids
-            .iter()
-            .rev()
-            .filter(|id| only.is_none_or(|ids| ids.contains(id)))
-        {
+        let ids: Vec<String> = self.sup(sup).children.iter().map(|c| c.node.id.clone()).collect();
+        for id in ids.iter().rev().filter(|id| only.is_none_or(|ids| ids.contains(id))) {
             let child = self.child(sup, id);
             let (pid, temporary) = (child.pid, child.node.restart == Restart::Temporary);
             child.pid = ChildPid::Undefined;
@@ -336,11 +277,7 @@ impl Otp {
     // ---- restarting ----
 
     fn restart_child(&mut self, sup: Pid, from: Pid, normal: bool) -> After {
-        let found = self
-            .sup(sup)
-            .children
-            .iter()
-            .find(|c| c.pid == ChildPid::Is(from));
+        let found = self.sup(sup).children.iter().find(|c| c.pid == ChildPid::Is(from));
         let Some(node) = found.map(|c| c.node.clone()) else {
             return After::Ok;
         };
@@ -375,11 +312,7 @@ impl Otp {
                         .any(|c| c.pid != ChildPid::Undefined && c.node.significant)
             }
         };
-        if ends {
-            After::Shutdown { abnormal: false }
-        } else {
-            After::Ok
-        }
+        if ends { After::Shutdown { abnormal: false } } else { After::Ok }
     }
 
     fn restart(&mut self, sup: Pid, id: &str) -> After {
@@ -391,23 +324,15 @@ impl Otp {
         let try_again = match self.sup(sup).spec.strategy {
             Strategy::OneForOne => self.restart_one(sup, id),
             Strategy::RestForOne => {
-                let ids: Vec<String> = self
-                    .sup(sup)
-                    .children
-                    .iter()
-                    .map(|c| c.node.id.clone())
-                    .collect();
+                let ids: Vec<String> =
+                    self.sup(sup).children.iter().map(|c| c.node.id.clone()).collect();
                 let at = ids.iter().position(|i| i == id).unwrap();
                 self.child(sup, id).pid = ChildPid::Undefined;
                 self.restart_multiple_children(sup, &ids[at..])
             }
             Strategy::OneForAll => {
-                let ids: Vec<String> = self
-                    .sup(sup)
-                    .children
-                    .iter()
-                    .map(|c| c.node.id.clone())
-                    .collect();
+                let ids: Vec<String> =
+                    self.sup(sup).children.iter().map(|c| c.node.id.clone()).collect();
                 self.child(sup, id).pid = ChildPid::Undefined;
                 self.restart_multiple_children(sup, &ids)
             }

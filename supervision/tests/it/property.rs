@@ -12,17 +12,10 @@ const CASES: u32 = 20_000;
 
 #[test]
 fn random_trees_behave_as_otp_does() {
-    let (restarts, escalations, failed_starts, autos) = (
-        Cell::new(0u64),
-        Cell::new(0u64),
-        Cell::new(0u64),
-        Cell::new(0u64),
-    );
-    let mut runner = TestRunner::new(Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    });
+    let (restarts, escalations, failed_starts, autos) =
+        (Cell::new(0u64), Cell::new(0u64), Cell::new(0u64), Cell::new(0u64));
+    let mut runner =
+        TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&(tree(1000), steps(3)), |(root, steps)| {
         let workers = worker_paths(&root);
         let (mut otp, mut cores) = (Otp::boot(&root), Cores::boot(&root));
@@ -37,12 +30,8 @@ fn random_trees_behave_as_otp_does() {
         cores.shutdown();
         prop_assert_eq!(&otp.trace, &cores.trace, "after the shutdown");
         prop_assert_eq!(cores.live_workers().len(), 0);
-        let count = |word: &str| {
-            otp.trace
-                .iter()
-                .filter(|line| line.starts_with(word))
-                .count() as u64
-        };
+        let count =
+            |word: &str| otp.trace.iter().filter(|line| line.starts_with(word)).count() as u64;
         restarts.set(restarts.get() + cores.notes as u64);
         escalations.set(escalations.get() + count("gaveup"));
         failed_starts.set(failed_starts.get() + count("fail"));

@@ -27,24 +27,13 @@ async fn exit_of(message: Option<Msg>) -> Record {
             scope.kill("node/s/w").unwrap();
         }
     }
-    until(
-        "restarted",
-        || scope.get("node/s/w").unwrap().restarts == 1,
-        String::new,
-    )
-    .await;
+    until("restarted", || scope.get("node/s/w").unwrap().restarts == 1, String::new).await;
     root.shutdown(LONG).await;
     let all = records(&scope);
-    let exits: Vec<_> = all
-        .iter()
-        .filter(|r| r.event == Event::ChildExited)
-        .collect();
+    let exits: Vec<_> = all.iter().filter(|r| r.event == Event::ChildExited).collect();
     assert_eq!(exits.len(), 1, "{exits:?}");
     let exit = exits[0].clone();
-    assert_eq!(
-        (exit.node.as_str(), exit.path.as_str()),
-        ("node-7", "node/s/w")
-    );
+    assert_eq!((exit.node.as_str(), exit.path.as_str()), ("node-7", "node/s/w"));
     assert_eq!(exit.actor_id, Some(id));
     assert_eq!(exit.kind.as_deref(), Some("worker"));
     assert_eq!(exit.restart.as_deref(), Some("permanent"));
@@ -57,11 +46,8 @@ async fn exit_of(message: Option<Msg>) -> Record {
 #[test]
 fn panic_error_exit_and_kill_are_told_apart() {
     block_on(async {
-        let handling = |r: &Record| {
-            r.message_type
-                .as_deref()
-                .is_some_and(|t| t.ends_with("support::Msg"))
-        };
+        let handling =
+            |r: &Record| r.message_type.as_deref().is_some_and(|t| t.ends_with("support::Msg"));
 
         let panic = exit_of(Some(Msg::Panic)).await;
         assert_eq!(panic.reason.as_deref(), Some("panic"));
@@ -78,10 +64,7 @@ fn panic_error_exit_and_kill_are_told_apart() {
         assert!(error.location.is_none() && handling(&error));
 
         let exit = exit_of(Some(Msg::Stop)).await;
-        assert_eq!(
-            (exit.reason.as_deref(), exit.error.as_deref()),
-            (Some("normal"), None)
-        );
+        assert_eq!((exit.reason.as_deref(), exit.error.as_deref()), (Some("normal"), None));
         assert!(exit.message_type.is_none());
 
         let kill = exit_of(None).await;
@@ -106,34 +89,21 @@ fn task_panic_and_failed_start_are_reported_with_their_place() {
             .child(task)
             .child(factory.restart(Restart::Temporary));
         let root = Root::start(&scope, "node", spec).await.unwrap();
-        until(
-            "both gone",
-            || scope.which_children("node").unwrap().is_empty(),
-            String::new,
-        )
-        .await;
+        until("both gone", || scope.which_children("node").unwrap().is_empty(), String::new).await;
         root.shutdown(LONG).await;
         let address = Address::new("w");
         let child = ChildSpec::worker("w", &address, || -> (Probe, ()) { panic!("no actor") });
         let spec = SupervisorSpec::new(Strategy::OneForOne).child(child);
-        let error = Root::start(&scope, "node", spec)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("panic") && error.contains("no actor"),
-            "{error}"
-        );
+        let error = Root::start(&scope, "node", spec).await.unwrap_err().to_string();
+        assert!(error.contains("panic") && error.contains("no actor"), "{error}");
         let all = records(&scope);
         for (path, reason, text) in [
             ("node/t", "panic", "in a task"),
             ("node/f", "panic", "in a factory"),
             ("node/w", "start_failed", "no actor"),
         ] {
-            let found = all
-                .iter()
-                .find(|r| r.event == Event::ChildExited && r.path == path)
-                .unwrap();
+            let found =
+                all.iter().find(|r| r.event == Event::ChildExited && r.path == path).unwrap();
             assert_eq!(found.reason.as_deref(), Some(reason));
             assert!(found.error.as_deref().unwrap().contains(text));
             assert!(found.location.as_deref().unwrap().contains("reports.rs:"));
@@ -199,32 +169,20 @@ fn quiet_dynamic_supervisor_logs_crashes_only() {
         let dir = tempfile::tempdir().unwrap();
         let scope = Scope::new("n", Some(log_in(dir.path())));
         let handle = DynamicHandle::default();
-        let limits = DynamicSpec {
-            quiet: true,
-            ..DynamicSpec::default()
-        };
+        let limits = DynamicSpec { quiet: true, ..DynamicSpec::default() };
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .child(ChildSpec::dynamic("d", &handle, limits));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         for (id, message) in [("ok", Msg::Stop), ("bad", Msg::Panic)] {
             let address = Address::new(id);
-            handle
-                .start_child(Probe::new(id).spec(id, &address))
-                .await
-                .unwrap();
+            handle.start_child(Probe::new(id).spec(id, &address)).await.unwrap();
             address.cast(message).unwrap();
             until("gone", || handle.count() == 0, String::new).await;
         }
         root.shutdown(LONG).await;
         let all = records(&scope);
-        let children: Vec<_> = all
-            .iter()
-            .filter(|r| r.path.starts_with("node/d/"))
-            .collect();
-        assert!(
-            children.iter().all(|r| r.path == "node/d/bad"),
-            "{children:?}"
-        );
+        let children: Vec<_> = all.iter().filter(|r| r.path.starts_with("node/d/")).collect();
+        assert!(children.iter().all(|r| r.path == "node/d/bad"), "{children:?}");
         assert_eq!(children[0].event, Event::ChildExited);
     });
 }
@@ -262,29 +220,20 @@ fn records_are_traced_with_fields_under_the_target() {
 
     let catch = Catch::default();
     let _default = tracing::subscriber::set_default(catch.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let scope = Scope::new("n", None);
         let (address, probe) = (Address::new("w"), Probe::new("w"));
         let spec = SupervisorSpec::new(Strategy::OneForOne).child(probe.spec("w", &address));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         address.cast(Msg::Panic).unwrap();
-        let again = || {
-            scope
-                .get("node/w")
-                .is_ok_and(|n| n.restarts == 1 && n.status == Status::Running)
-        };
+        let again =
+            || scope.get("node/w").is_ok_and(|n| n.restarts == 1 && n.status == Status::Running);
         until("restarted", again, String::new).await;
         root.shutdown(LONG).await;
     });
     let lines = catch.0.lock().unwrap().clone();
-    let crash = lines
-        .iter()
-        .find(|l| l.contains("event=\"child_exited\""))
-        .unwrap();
+    let crash = lines.iter().find(|l| l.contains("event=\"child_exited\"")).unwrap();
     for part in [
         "ERROR",
         "node=n",
@@ -295,9 +244,5 @@ fn records_are_traced_with_fields_under_the_target() {
     ] {
         assert!(crash.contains(part), "{part} in {crash}");
     }
-    assert!(
-        lines
-            .iter()
-            .any(|l| l.starts_with("WARN") && l.contains("child_restarting"))
-    );
+    assert!(lines.iter().any(|l| l.starts_with("WARN") && l.contains("child_restarting")));
 }

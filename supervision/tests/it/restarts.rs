@@ -13,10 +13,7 @@ use weald_supervision::{
 
 use crate::support::{Exclusive, LONG, Msg, Probe, block_on, log_in, records, until};
 
-const MANY: Intensity = Intensity {
-    max_restarts: 1_000_000,
-    window: Duration::from_secs(1),
-};
+const MANY: Intensity = Intensity { max_restarts: 1_000_000, window: Duration::from_secs(1) };
 
 #[test]
 fn address_over_1000_kills_leads_to_the_successor_each_time() {
@@ -47,13 +44,7 @@ fn address_over_1000_kills_leads_to_the_successor_each_time() {
             .await;
         }
         assert_eq!(scope.get("node/w").unwrap().restarts, 1000);
-        assert!(
-            !probe
-                .seen
-                .all()
-                .iter()
-                .any(|line| line.starts_with("OVERLAP"))
-        );
+        assert!(!probe.seen.all().iter().any(|line| line.starts_with("OVERLAP")));
         assert!(root.shutdown(LONG).await.in_order);
     });
 }
@@ -79,24 +70,14 @@ fn supervisor_over_300_kills_comes_back_whole_without_overlap() {
             let before: Vec<_> = addresses.iter().map(Address::actor_id).collect();
             scope.kill("node/deep").unwrap();
             let renewed = || {
-                addresses
-                    .iter()
-                    .zip(&before)
-                    .all(|(a, old)| a.is_up() && a.actor_id() != *old)
+                addresses.iter().zip(&before).all(|(a, old)| a.is_up() && a.actor_id() != *old)
                     && scope.get("node/deep").unwrap().status == Status::Running
             };
-            until("all four new", renewed, || {
-                format!("round {round}: {:?}", scope.tree())
-            })
-            .await;
+            until("all four new", renewed, || format!("round {round}: {:?}", scope.tree())).await;
         }
         for probe in &probes {
             let seen = probe.seen.all();
-            assert_eq!(
-                seen,
-                vec![format!("start {}", probe.path); 301],
-                "no overlap, no failure"
-            );
+            assert_eq!(seen, vec![format!("start {}", probe.path); 301], "no overlap, no failure");
         }
         assert!(root.shutdown(LONG).await.in_order);
         let leftovers = records(&scope);
@@ -105,11 +86,7 @@ fn supervisor_over_300_kills_comes_back_whole_without_overlap() {
                 .iter()
                 .any(|r| r.event == Event::ChildKilled && r.reason.as_deref() == Some("leftover"))
         );
-        assert!(
-            !leftovers
-                .iter()
-                .any(|r| r.reason.as_deref() == Some("unkillable"))
-        );
+        assert!(!leftovers.iter().any(|r| r.reason.as_deref() == Some("unkillable")));
     });
 }
 
@@ -118,24 +95,16 @@ fn cast_to_a_dead_child_gives_the_message_back() {
     block_on(async {
         let scope = Scope::new("n", None);
         let (address, probe) = (Address::new("w"), Probe::new("w"));
-        assert!(matches!(
-            address.cast(Msg::Count),
-            Err(Undelivered::Down(Msg::Count))
-        ));
-        let backoff = Backoff {
-            jitter_percent: 0,
-            ..Backoff::new(Duration::from_millis(300), LONG, 1)
-        };
+        assert!(matches!(address.cast(Msg::Count), Err(Undelivered::Down(Msg::Count))));
+        let backoff =
+            Backoff { jitter_percent: 0, ..Backoff::new(Duration::from_millis(300), LONG, 1) };
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .backoff(backoff)
             .child(probe.spec("w", &address));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         address.cast(Msg::Count).unwrap();
         assert_eq!(address.call(Msg::Ping, LONG).await, Ok(1));
-        assert_eq!(
-            address.call(Msg::DropReply, LONG).await,
-            Err(CallError::Lost)
-        );
+        assert_eq!(address.call(Msg::DropReply, LONG).await, Err(CallError::Lost));
         address.cast(Msg::Hang).unwrap();
         let waiting = address.call(Msg::Ping, LONG);
         assert_eq!(
@@ -144,10 +113,7 @@ fn cast_to_a_dead_child_gives_the_message_back() {
         );
         scope.kill("node/w").unwrap();
         assert!(!address.is_up(), "down from the kill on");
-        assert!(matches!(
-            address.cast(Msg::Count),
-            Err(Undelivered::Down(_))
-        ));
+        assert!(matches!(address.cast(Msg::Count), Err(Undelivered::Down(_))));
         assert_eq!(address.call(Msg::Ping, LONG).await, Err(CallError::Down));
         assert_eq!(waiting.await, Err(CallError::Lost));
         until(
@@ -156,19 +122,11 @@ fn cast_to_a_dead_child_gives_the_message_back() {
             String::new,
         )
         .await;
-        assert_eq!(
-            scope.kill("node/w"),
-            Err(ScopeError::NotRunning {
-                path: "node/w".into()
-            })
-        );
+        assert_eq!(scope.kill("node/w"), Err(ScopeError::NotRunning { path: "node/w".into() }));
         assert!(address.wait_up(LONG).await);
         assert_eq!(address.call(Msg::Ping, LONG).await, Ok(0), "a new state");
         root.shutdown(LONG).await;
-        assert!(matches!(
-            address.cast(Msg::Count),
-            Err(Undelivered::Down(_))
-        ));
+        assert!(matches!(address.cast(Msg::Count), Err(Undelivered::Down(_))));
     });
 }
 
@@ -182,9 +140,7 @@ fn casts_under_constant_kills_are_handled_or_counted_as_lost() {
         let counter = Arc::clone(&handled);
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .intensity(MANY)
-            .child(ChildSpec::worker("w", &address, move || {
-                (Adder(Arc::clone(&counter)), ())
-            }));
+            .child(ChildSpec::worker("w", &address, move || (Adder(Arc::clone(&counter)), ())));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         let mut accepted = 0u64;
         for round in 0..200u64 {
@@ -257,15 +213,9 @@ fn full_mailbox_refuses_and_recovers() {
         for _ in 0..3 {
             address.cast(Msg::Count).unwrap();
         }
-        assert!(matches!(
-            address.cast(Msg::Count),
-            Err(Undelivered::Full(_))
-        ));
+        assert!(matches!(address.cast(Msg::Count), Err(Undelivered::Full(_))));
         assert_eq!(address.call(Msg::Ping, LONG).await, Err(CallError::Down));
-        assert_eq!(
-            (address.depth(), scope.get("node/w").unwrap().mailbox_depth),
-            (3, 3)
-        );
+        assert_eq!((address.depth(), scope.get("node/w").unwrap().mailbox_depth), (3, 3));
         drop(release);
         until("drained", || address.depth() == 0, String::new).await;
         assert_eq!(address.call(Msg::Ping, LONG).await, Ok(3));
@@ -281,17 +231,9 @@ fn child_that_never_starts_again_escalates_to_the_root() {
         let (a, b) = (Address::new("a"), Address::new("b"));
         let (pa, pb) = (
             Probe::new("a"),
-            Probe {
-                path: "b".into(),
-                exclusive: Exclusive::default(),
-                ..Probe::new("a")
-            },
+            Probe { path: "b".into(), exclusive: Exclusive::default(), ..Probe::new("a") },
         );
-        let pb = Probe {
-            seen: pa.seen.clone(),
-            failing: pa.failing.clone(),
-            ..pb
-        };
+        let pb = Probe { seen: pa.seen.clone(), failing: pa.failing.clone(), ..pb };
         let inner = SupervisorSpec::new(Strategy::OneForOne)
             .child(pa.spec("a", &a))
             .child(pb.spec("b", &b));
@@ -300,20 +242,12 @@ fn child_that_never_starts_again_escalates_to_the_root() {
         let root = Root::start(&scope, "node", spec).await.unwrap();
         pa.failing.add("a", 255);
         a.cast(Msg::Panic).unwrap();
-        let RootExit::GaveUp { report } = root.wait().await else {
-            panic!("expected to give up")
-        };
+        let RootExit::GaveUp { report } = root.wait().await else { panic!("expected to give up") };
         assert!(report.contains("more than 5 restarts"), "{report}");
         let log = records(&scope);
-        let exceeded: Vec<_> = log
-            .iter()
-            .filter(|r| r.event == Event::IntensityExceeded)
-            .collect();
+        let exceeded: Vec<_> = log.iter().filter(|r| r.event == Event::IntensityExceeded).collect();
         assert_eq!(exceeded.len(), 2, "the supervisor, then the root");
-        assert_eq!(
-            (exceeded[0].path.as_str(), exceeded[1].path.as_str()),
-            ("node/s", "node")
-        );
+        assert_eq!((exceeded[0].path.as_str(), exceeded[1].path.as_str()), ("node/s", "node"));
         assert_eq!(exceeded[0].restart_in_window, Some(6));
         assert_eq!(pa.seen.all().last().unwrap(), "fail a");
         assert!(!b.is_up());
@@ -325,29 +259,18 @@ fn dynamic_children_are_unique_bounded_and_restarted_alone() {
     block_on(async {
         let scope = Scope::new("n", None);
         let handle = DynamicHandle::new("d");
-        let down = handle
-            .start_child(Probe::new("x").spec("x", &Address::new("x")))
-            .await;
+        let down = handle.start_child(Probe::new("x").spec("x", &Address::new("x"))).await;
         assert_eq!(down, Err(StartError::Down));
-        let limits = DynamicSpec {
-            restart: Restart::Permanent,
-            max_children: 3,
-            ..Default::default()
-        };
+        let limits =
+            DynamicSpec { restart: Restart::Permanent, max_children: 3, ..Default::default() };
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .child(ChildSpec::dynamic("d", &handle, limits));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         let addresses: Vec<Address<Msg>> = (0..3).map(|_| Address::new("w")).collect();
         let probe = Probe::new("w");
         for (i, address) in addresses.iter().enumerate() {
-            let own = Probe {
-                exclusive: Exclusive::default(),
-                ..probe.clone()
-            };
-            let path = handle
-                .start_child(own.spec(&i.to_string(), address))
-                .await
-                .unwrap();
+            let own = Probe { exclusive: Exclusive::default(), ..probe.clone() };
+            let path = handle.start_child(own.spec(&i.to_string(), address)).await.unwrap();
             assert_eq!(path, format!("node/d/{i}"));
         }
         let extra = Address::new("extra");
@@ -359,11 +282,7 @@ fn dynamic_children_are_unique_bounded_and_restarted_alone() {
         addresses[1].cast(Msg::Fail).unwrap();
         until(
             "restarted",
-            || {
-                scope
-                    .get("node/d/1")
-                    .is_ok_and(|n| n.restarts == 1 && n.status == Status::Running)
-            },
+            || scope.get("node/d/1").is_ok_and(|n| n.restarts == 1 && n.status == Status::Running),
             String::new,
         )
         .await;
@@ -376,26 +295,15 @@ fn dynamic_children_are_unique_bounded_and_restarted_alone() {
         assert!(!addresses[1].is_up());
         probe.failing.add("w", 1);
         let failed = handle.start_child(probe.spec("1", &addresses[1])).await;
-        assert!(
-            matches!(failed, Err(StartError::Failed { .. })),
-            "{failed:?}"
-        );
+        assert!(matches!(failed, Err(StartError::Failed { .. })), "{failed:?}");
         assert_eq!((handle.count(), addresses[1].is_up()), (2, false));
-        handle
-            .start_child(probe.spec("1", &addresses[1]))
-            .await
-            .unwrap();
+        handle.start_child(probe.spec("1", &addresses[1])).await.unwrap();
         let bad = handle.start_child(probe.spec("a/b", &extra)).await;
         assert!(matches!(bad, Err(StartError::InvalidSpec { .. })));
         assert_eq!(scope.count_children("node/d").unwrap().active, 3);
         // Its children do not survive it.
         scope.kill("node/d").unwrap();
-        until(
-            "empty again",
-            || handle.is_up() && handle.count() == 0,
-            String::new,
-        )
-        .await;
+        until("empty again", || handle.is_up() && handle.count() == 0, String::new).await;
         assert!(addresses.iter().all(|a| !a.is_up()));
         root.shutdown(LONG).await;
     });
@@ -406,12 +314,8 @@ fn temporary_and_transient_children_stay_down_as_they_should() {
     block_on(async {
         let scope = Scope::new("n", None);
         let names = ["permanent", "transient_ok", "transient_bad", "temporary"];
-        let kinds = [
-            Restart::Permanent,
-            Restart::Transient,
-            Restart::Transient,
-            Restart::Temporary,
-        ];
+        let kinds =
+            [Restart::Permanent, Restart::Transient, Restart::Transient, Restart::Temporary];
         let addresses: Vec<Address<Msg>> = names.iter().map(|n| Address::new(n)).collect();
         let mut spec = SupervisorSpec::new(Strategy::OneForOne);
         for ((name, kind), address) in names.iter().zip(kinds).zip(&addresses) {
@@ -424,21 +328,13 @@ fn temporary_and_transient_children_stay_down_as_they_should() {
         scope.kill("node/temporary").unwrap();
         let settled = || {
             scope.get("node/permanent").is_ok_and(|n| n.restarts == 1)
-                && scope
-                    .get("node/transient_ok")
-                    .is_ok_and(|n| n.status == Status::Stopped)
-                && scope
-                    .get("node/transient_bad")
-                    .is_ok_and(|n| n.restarts == 1)
+                && scope.get("node/transient_ok").is_ok_and(|n| n.status == Status::Stopped)
+                && scope.get("node/transient_bad").is_ok_and(|n| n.restarts == 1)
                 && scope.get("node/temporary").is_err()
         };
         until("settled", settled, || format!("{:?}", scope.tree())).await;
-        let kept: Vec<_> = scope
-            .which_children("node")
-            .unwrap()
-            .into_iter()
-            .map(|n| n.id)
-            .collect();
+        let kept: Vec<_> =
+            scope.which_children("node").unwrap().into_iter().map(|n| n.id).collect();
         assert_eq!(kept, names[..3]);
         root.shutdown(LONG).await;
     });
@@ -455,5 +351,24 @@ fn brutal_shutdown_skips_post_stop() {
         let report = root.shutdown(LONG).await;
         assert_eq!(report.killed, ["node/w"]);
         assert_eq!(probe.seen.all(), ["start w"]);
+    });
+}
+
+#[test]
+fn actor_that_kills_itself_leaves_no_address_behind() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope::new("n", Some(log_in(dir.path())));
+        let (address, probe) = (Address::new("w"), Probe::new("w"));
+        let child = probe.spec("w", &address).restart(Restart::Temporary);
+        let spec = SupervisorSpec::new(Strategy::OneForOne).child(child);
+        let root = Root::start(&scope, "node", spec).await.unwrap();
+        address.cast(Msg::KillSelf).unwrap();
+        until("gone", || scope.get("node/w").is_err(), String::new).await;
+        assert!(!address.is_up());
+        assert!(matches!(address.cast(Msg::Count), Err(Undelivered::Down(_))));
+        root.shutdown(LONG).await;
+        let exit = records(&scope).into_iter().find(|r| r.event == Event::ChildExited).unwrap();
+        assert_eq!((exit.reason.as_deref(), exit.error), (Some("killed"), None), "no drill");
     });
 }

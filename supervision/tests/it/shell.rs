@@ -23,9 +23,8 @@ struct Real {
 impl Real {
     fn spec(&mut self, node: &Node, path: &str) -> SupervisorSpec {
         let sup = node.sup.as_ref().unwrap();
-        let mut spec = SupervisorSpec::new(sup.strategy)
-            .auto_shutdown(sup.auto)
-            .intensity(Intensity {
+        let mut spec =
+            SupervisorSpec::new(sup.strategy).auto_shutdown(sup.auto).intensity(Intensity {
                 max_restarts: sup.intensity,
                 window: std::time::Duration::from_millis(sup.window_ms),
             });
@@ -67,21 +66,14 @@ fn random_trees_of_actors_behave_as_otp_does() {
         max_shrink_iters: 8,
         ..Config::default()
     });
-    runner
-        .run(&(tree(WINDOW_MS), steps(1)), |(root, steps)| {
-            block_on(case(root, steps))
-        })
-        .unwrap();
+    runner.run(&(tree(WINDOW_MS), steps(1)), |(root, steps)| block_on(case(root, steps))).unwrap();
 }
 
 async fn case(root: Node, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let workers = worker_paths(&root);
     let mut otp = Otp::boot(&root);
-    let mut real = Real {
-        seen: Seen::default(),
-        failing: Failing::default(),
-        addresses: BTreeMap::new(),
-    };
+    let mut real =
+        Real { seen: Seen::default(), failing: Failing::default(), addresses: BTreeMap::new() };
     let spec = real.spec(&root, "r");
     let scope = Scope::new("test", None);
     let handle = Root::start(&scope, "r", spec).await.unwrap();
@@ -103,11 +95,7 @@ async fn case(root: Node, steps: Vec<Step>) -> Result<(), TestCaseError> {
     };
     handle.shutdown(LONG).await;
     otp.shutdown();
-    prop_assert_eq!(
-        &real.seen.all(),
-        &of_workers(&otp.trace, &workers),
-        "after the shutdown"
-    );
+    prop_assert_eq!(&real.seen.all(), &of_workers(&otp.trace, &workers), "after the shutdown");
     match handle.wait().await {
         RootExit::GaveUp { .. } => prop_assert_eq!(expected_exit, RootExit::Killed),
         exit => prop_assert_eq!(exit, expected_exit),
@@ -170,10 +158,7 @@ async fn settle(
         wanted.extend(otp.live_sups());
         wanted.sort();
         up.sort();
-        up == wanted
-            && killed
-                .as_ref()
-                .is_none_or(|id| !has_actor(&scope.tree(), id))
+        up == wanted && killed.as_ref().is_none_or(|id| !has_actor(&scope.tree(), id))
     };
     let fits = || real.seen.all() == expected && tree_fits();
     until("the expected order", fits, || {

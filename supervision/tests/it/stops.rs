@@ -20,11 +20,7 @@ fn three() -> (Probe, Vec<Address<Msg>>, SupervisorSpec) {
     let mut addresses = Vec::new();
     for id in ["a", "b", "c"] {
         let address = Address::new(id);
-        let own = Probe {
-            path: id.into(),
-            exclusive: Exclusive::default(),
-            ..probe.clone()
-        };
+        let own = Probe { path: id.into(), exclusive: Exclusive::default(), ..probe.clone() };
         spec = spec.child(own.spec(id, &address).shutdown(Shutdown::Timeout(SHORT)));
         addresses.push(address);
     }
@@ -44,24 +40,16 @@ fn children_start_in_order_and_stop_in_reverse() {
         );
         assert_eq!(tree.strategy, Some(Strategy::OneForOne));
         assert_eq!(
-            tree.children
-                .iter()
-                .map(|c| c.path.as_str())
-                .collect::<Vec<_>>(),
+            tree.children.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(),
             ["node/a", "node/b", "node/c"]
         );
         let json = serde_json::to_string(&tree).unwrap();
-        assert_eq!(
-            serde_json::from_str::<weald_supervision::TreeNode>(&json).unwrap(),
-            tree
-        );
+        assert_eq!(serde_json::from_str::<weald_supervision::TreeNode>(&json).unwrap(), tree);
         let report = root.shutdown(LONG).await;
         assert!(report.in_order && !report.deadline_passed, "{report:?}");
         assert_eq!(
             probe.seen.all(),
-            [
-                "start a", "start b", "start c", "stop c", "stop b", "stop a"
-            ]
+            ["start a", "start b", "start c", "stop c", "stop b", "stop a"]
         );
         assert_eq!(root.wait().await, RootExit::Shutdown);
         assert!(root.shutdown(LONG).await.in_order, "again");
@@ -77,23 +65,12 @@ fn failing_boot_stops_what_was_started_in_reverse() {
         probe.failing.add("c", 1);
         let spec = SupervisorSpec::new(Strategy::OneForOne).child(ChildSpec::supervisor("s", spec));
         let error = Root::start(&scope, "node", spec.clone()).await.unwrap_err();
-        let StartError::Failed {
-            path,
-            reason,
-            error,
-            ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let StartError::Failed { path, reason, error, .. } = error else { panic!("{error}") };
         assert_eq!(
             (path.as_str(), reason.as_str(), error.as_str()),
             ("node/s/c", "error", "told to fail")
         );
-        assert_eq!(
-            probe.seen.all(),
-            ["start a", "start b", "fail c", "stop b", "stop a"]
-        );
+        assert_eq!(probe.seen.all(), ["start a", "start b", "fail c", "stop b", "stop a"]);
         assert!(addresses.iter().all(|a| !a.is_up()));
         // The same specification starts once the fault is gone.
         let root = Root::start(&scope, "node", spec).await.unwrap();
@@ -112,10 +89,7 @@ fn stuck_child_is_killed_after_its_time_and_the_rest_stops_in_order() {
         let report = root.shutdown(LONG).await;
         assert_eq!(report.killed, ["node/b"]);
         assert!(!report.in_order && !report.deadline_passed);
-        assert!(
-            report.elapsed_ms >= 50 && report.elapsed_ms < 5000,
-            "{report:?}"
-        );
+        assert!(report.elapsed_ms >= 50 && report.elapsed_ms < 5000, "{report:?}");
         assert_eq!(probe.seen.all()[3..], ["stop c", "stop a"]);
     });
 }
@@ -188,13 +162,7 @@ fn start_that_takes_too_long_fails() {
         let child = ChildSpec::worker("slow", &address, || (Slow, ())).start_timeout(SHORT);
         let spec = SupervisorSpec::new(Strategy::OneForOne).child(child);
         let error = Root::start(&scope, "node", spec).await.unwrap_err();
-        assert_eq!(
-            error,
-            StartError::Timeout {
-                path: "node/slow".into(),
-                limit: SHORT
-            }
-        );
+        assert_eq!(error, StartError::Timeout { path: "node/slow".into(), limit: SHORT });
         assert!(!address.is_up());
     });
 }
@@ -228,12 +196,7 @@ fn significant_task_ends_its_supervisor_in_order() {
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .child(ChildSpec::supervisor("s", inner).restart(Restart::Temporary));
         let root = Root::start(&scope, "node", spec).await.unwrap();
-        until(
-            "ended",
-            || scope.get("node/s").is_err(),
-            || format!("{:?}", scope.tree()),
-        )
-        .await;
+        until("ended", || scope.get("node/s").is_err(), || format!("{:?}", scope.tree())).await;
         assert_eq!(probe.seen.all()[3..], ["stop c", "stop b", "stop a"]);
         assert!(root.shutdown(LONG).await.in_order);
     });
@@ -256,9 +219,7 @@ fn task_ends_on_cancellation_and_is_killed_when_it_does_not() {
         });
         let deaf =
             ChildSpec::task("deaf", |_| std::future::pending()).shutdown(Shutdown::Timeout(SHORT));
-        let spec = SupervisorSpec::new(Strategy::OneForOne)
-            .child(polite)
-            .child(deaf);
+        let spec = SupervisorSpec::new(Strategy::OneForOne).child(polite).child(deaf);
         let root = Root::start(&scope, "node", spec).await.unwrap();
         let report = root.shutdown(LONG).await;
         assert_eq!(report.killed, ["node/deaf"]);
@@ -280,10 +241,7 @@ fn contradictory_specifications_are_refused_before_anything_starts() {
             any().child(worker("a").significant(true)),
             one().child(worker("a").restart(Restart::Transient).significant(true)),
             SupervisorSpec::new(Strategy::Dynamic),
-            one().child(ChildSpec::supervisor(
-                "s",
-                one().child(worker("x")).child(worker("x")),
-            )),
+            one().child(ChildSpec::supervisor("s", one().child(worker("x")).child(worker("x")))),
         ];
         for spec in bad {
             let error = Root::start(&scope, "node", spec).await.unwrap_err();
@@ -298,10 +256,7 @@ fn killed_supervisor_with_a_blocked_child_is_back_once_the_child_lets_go() {
         let dir = tempfile::tempdir().unwrap();
         let scope = Scope::with_kill_wait("n", Some(log_in(dir.path())), SHORT);
         let (probe, addresses, inner) = three();
-        let many = Intensity {
-            max_restarts: 1000,
-            window: LONG,
-        };
+        let many = Intensity { max_restarts: 1000, window: LONG };
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .intensity(many)
             .backoff(Backoff::new(SHORT, SHORT, 1))
@@ -313,19 +268,12 @@ fn killed_supervisor_with_a_blocked_child_is_back_once_the_child_lets_go() {
         scope.kill("node/s").unwrap();
         // The old b still holds what only one may hold: the new one cannot start, and says so.
         let refused = || probe.seen.all().iter().any(|line| line == "OVERLAP b");
-        until("a refused start", refused, || {
-            format!("{:?}", probe.seen.all())
-        })
-        .await;
+        until("a refused start", refused, || format!("{:?}", probe.seen.all())).await;
         let unkillable =
             |r: &Record| r.path == "node/s/b" && r.reason.as_deref() == Some("unkillable");
         assert!(records(&scope).iter().any(unkillable));
         drop(release);
-        let whole = || {
-            scope
-                .get("node/s")
-                .is_ok_and(|n| n.status == Status::Running)
-        };
+        let whole = || scope.get("node/s").is_ok_and(|n| n.status == Status::Running);
         until("whole again", whole, || format!("{:?}", scope.tree())).await;
         assert!(addresses.iter().all(Address::is_up));
         assert!(root.shutdown(LONG).await.in_order);

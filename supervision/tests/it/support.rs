@@ -31,11 +31,7 @@ impl Seen {
 pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool, state: impl Fn() -> String) {
     let deadline = concurrency::Instant::now() + LONG;
     while !done() {
-        assert!(
-            concurrency::Instant::now() < deadline,
-            "{what} did not happen: {}",
-            state()
-        );
+        assert!(concurrency::Instant::now() < deadline, "{what} did not happen: {}", state());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -107,6 +103,7 @@ pub(crate) enum Msg {
     /// Block the thread until the test drops its end.
     Block(std::sync::mpsc::Receiver<()>),
     DropReply(RpcReplyPort<u64>),
+    KillSelf,
 }
 
 impl Message for Msg {}
@@ -148,11 +145,7 @@ impl Actor for Probe {
             return Err("another incarnation is alive".into());
         };
         self.seen.push(format!("start {}", self.path));
-        Ok(State {
-            handled: 0,
-            leaving: false,
-            _token: token,
-        })
+        Ok(State { handled: 0, leaving: false, _token: token })
     }
 
     async fn handle(
@@ -182,6 +175,7 @@ impl Actor for Probe {
                 until.recv().ok();
             }
             Msg::DropReply(reply) => drop(reply),
+            Msg::KillSelf => myself.kill(),
         }
         Ok(())
     }

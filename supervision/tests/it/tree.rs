@@ -50,38 +50,20 @@ fn worker() -> impl Strategy<Value = Node> {
 }
 
 fn sup_of(child: impl Strategy<Value = Node>, window_ms: u64) -> impl Strategy<Value = Node> {
-    let strategy = prop_oneof![
-        Just(Fate::OneForOne),
-        Just(Fate::OneForAll),
-        Just(Fate::RestForOne)
-    ];
+    let strategy =
+        prop_oneof![Just(Fate::OneForOne), Just(Fate::OneForAll), Just(Fate::RestForOne)];
     let auto = prop_oneof![
         2 => Just(AutoShutdown::Never),
         1 => Just(AutoShutdown::AnySignificant),
         1 => Just(AutoShutdown::AllSignificant)
     ];
-    (
-        restart(),
-        any::<bool>(),
-        strategy,
-        auto,
-        0u32..4,
-        prop::collection::vec(child, 0..5),
-    )
-        .prop_map(
-            move |(restart, significant, strategy, auto, intensity, children)| Node {
-                id: String::new(),
-                restart,
-                significant,
-                sup: Some(Sup {
-                    strategy,
-                    auto,
-                    intensity,
-                    window_ms,
-                    children,
-                }),
-            },
-        )
+    (restart(), any::<bool>(), strategy, auto, 0u32..4, prop::collection::vec(child, 0..5))
+        .prop_map(move |(restart, significant, strategy, auto, intensity, children)| Node {
+            id: String::new(),
+            restart,
+            significant,
+            sup: Some(Sup { strategy, auto, intensity, window_ms, children }),
+        })
 }
 
 /// A root supervisor with up to three levels below it, ids and significance made valid.
@@ -110,10 +92,8 @@ fn tidy(node: &mut Node) {
 }
 
 pub(crate) fn steps(exits_at_once: usize) -> impl Strategy<Value = Vec<Step>> {
-    let exits = prop::collection::vec(
-        (any::<usize>(), prop::bool::weighted(0.75)),
-        1..=exits_at_once,
-    );
+    let exits =
+        prop::collection::vec((any::<usize>(), prop::bool::weighted(0.75)), 1..=exits_at_once);
     prop::collection::vec(
         prop_oneof![
             8 => exits.prop_map(Step::Exits),
