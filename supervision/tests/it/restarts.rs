@@ -372,3 +372,64 @@ fn actor_that_kills_itself_leaves_no_address_behind() {
         assert_eq!((exit.reason.as_deref(), exit.error), (Some("killed"), None), "no drill");
     });
 }
+
+/// Holds what only one may hold, and takes its time to let go, as a file that is flushed does.
+struct SlowToLetGo(Exclusive);
+struct Held(Option<crate::support::Token>);
+impl Drop for Held {
+    fn drop(&mut self) {
+        let (_never, wait) = std::sync::mpsc::channel::<()>();
+        wait.recv_timeout(Duration::from_millis(20)).ok();
+        drop(self.0.take());
+    }
+}
+impl ractor::Actor for SlowToLetGo {
+    type Msg = Msg;
+    type State = Held;
+    type Arguments = ();
+    async fn pre_start(
+        &self,
+        _: ractor::ActorRef<Msg>,
+        (): (),
+    ) -> Result<Held, ractor::ActorProcessingErr> {
+        Ok(Held(Some(self.0.take().ok_or("the state before is still there")?)))
+    }
+    async fn handle(
+        &self,
+        _: ractor::ActorRef<Msg>,
+        _: Msg,
+        _: &mut Held,
+    ) -> Result<(), ractor::ActorProcessingErr> {
+        panic!("told to panic")
+    }
+}
+
+#[test]
+fn state_of_the_dead_is_dropped_before_the_successor_starts() {
+    block_on(async {
+        let scope = Scope::new("n", None);
+        let addresses: Vec<Address<Msg>> = (0..2).map(|_| Address::new("w")).collect();
+        let mut spec = SupervisorSpec::new(Strategy::OneForAll)
+            .intensity(Intensity { max_restarts: 10, window: LONG });
+        for (i, address) in addresses.iter().enumerate() {
+            let exclusive = Exclusive::default();
+            let factory = move || (SlowToLetGo(exclusive.clone()), ());
+            spec = spec.child(ChildSpec::worker(&i.to_string(), address, factory));
+        }
+        let root = Root::start(&scope, "node", spec).await.unwrap();
+        // By turns after a panic, after a kill, and (the sibling, each time) after an orderly stop.
+        for round in 1..=10u64 {
+            if round % 2 == 0 {
+                addresses[0].cast(Msg::Count).unwrap();
+            } else {
+                scope.kill("node/0").unwrap();
+            }
+            let again = |id| {
+                scope.get(id).is_ok_and(|n| n.restarts == round && n.status == Status::Running)
+            };
+            let both = || again("node/0") && again("node/1");
+            until("both again, at once", both, || format!("{:?}", scope.tree())).await;
+        }
+        root.shutdown(LONG).await;
+    });
+}
