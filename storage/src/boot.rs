@@ -5,8 +5,12 @@
 //! `quarantine/`; the identity is settled; a new incarnation, if one is due, is synced to every
 //! environment before a dot can be issued.
 //!
+//! A first boot leaves a note before it makes the first environment and takes it away when the
+//! store file is there. A power cut in between leaves environments that look damaged but hold
+//! nothing that anybody was told of: the next boot finds the note and begins again.
+//!
 //! Refuses to open with a damaged or missing partition unless told to go on without it, and to mix
-//! partitions of different nodes. Never deletes data.
+//! partitions of different nodes. Never deletes data that was ever acknowledged.
 
 use std::fs;
 use std::io;
@@ -127,6 +131,9 @@ pub(crate) fn boot(
 ) -> Result<Vec<Booted>, OpenError> {
     fs::create_dir_all(dir).map_err(io_error("create", dir))?;
     let store_file = read_store_file(dir, config)?;
+    if store_file.is_none() {
+        begin_first_boot(dir).map_err(io_error("prepare", dir))?;
+    }
     let last_stop =
         CleanMarker::take(dir, config.partitions).map_err(io_error("read the marker in", dir))?;
     let mut replaced = false;
@@ -148,8 +155,45 @@ pub(crate) fn boot(
     let booted = settle_incarnation(node, why, store_file.as_ref(), found, config, events)?;
     if let Some(first) = booted.first() {
         write_store_file(dir, &first.identity)?;
+        end_first_boot(dir).map_err(io_error("remove the note of the first boot in", dir))?;
     }
     Ok(booted)
+}
+
+/// Name of the note that a first boot is under way.
+const FIRST_BOOT_FILE: &str = "first-boot";
+
+/// Leaves the note if nothing is there yet. When it is there already, what that boot has left is
+/// removed: it never came as far as to issue a dot.
+fn begin_first_boot(dir: &Path) -> io::Result<()> {
+    let mut partitions = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = name.strip_prefix("partition-");
+        if number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())) {
+            partitions.push(path);
+        }
+    }
+    if dir.join(FIRST_BOOT_FILE).try_exists()? {
+        for path in partitions {
+            fs::remove_dir_all(path)?;
+        }
+        return sync_dir(dir);
+    }
+    // Partitions without store file and note: put there by somebody, and to be trusted like any.
+    if partitions.is_empty() {
+        write_durably(dir, FIRST_BOOT_FILE, b"the first boot of this directory is under way\n")?;
+    }
+    Ok(())
+}
+
+fn end_first_boot(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(FIRST_BOOT_FILE)) {
+        Ok(()) => sync_dir(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Notes whose directory this is and which incarnations were used in it.

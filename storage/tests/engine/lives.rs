@@ -200,6 +200,25 @@ fn first_boot_that_died_half_way_is_finished_by_the_next() {
 }
 
 #[test]
+fn first_boot_torn_by_a_power_cut_begins_again() {
+    let dir = fast_dir();
+    // As a cut leaves it: the note is on disk, of the first environment only some pages are.
+    fs::write(dir.path().join("first-boot"), b"x").unwrap();
+    fs::create_dir(dir.path().join("partition-0")).unwrap();
+    fs::write(dir.path().join("partition-0/data.mdb"), [0; 4096]).unwrap();
+    let (store, _) = events_of(dir.path(), 2);
+    store.put(&table("t"), &key("k"), b"v");
+    assert_tree_is_sound(&store);
+    assert!(!dir.path().join("first-boot").try_exists().unwrap());
+    drop(store);
+    // Without the note nobody may say that there was nothing.
+    fs::remove_file(dir.path().join("store.json")).unwrap();
+    fs::write(dir.path().join("partition-0/data.mdb"), [0; 4096]).unwrap();
+    let opened = open_with(dir.path(), config(2), Resolvers::default()).0;
+    assert!(matches!(opened, Err(OpenError::Damaged { partition: 0, .. })));
+}
+
+#[test]
 fn closed_store_answers_closed_and_can_be_opened_again() {
     let dir = fast_dir();
     let (store, _) = events_of(dir.path(), 1);
