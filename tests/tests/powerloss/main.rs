@@ -184,7 +184,9 @@ fn restamp(image: &Path) -> Result<()> {
 }
 
 fn inspect(image: &Path, durability: &str) -> Result<Result<Findings, String>> {
-    let out = Command::new(STORE).arg("inspect").arg(image).arg(durability).output()?;
+    let mut command = Command::new(STORE);
+    command.arg("inspect").arg(image).arg(durability).env("RUST_BACKTRACE", "0");
+    let out = command.output()?;
     if !out.status.success() {
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
         return Ok(Err(format!("{}: {text}", out.status)));
