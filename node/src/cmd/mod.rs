@@ -1,0 +1,15 @@
+//! The commands that talk to a node or look at files.
+//!
+//! Guarantees: each takes an [`crate::api::Api`] or none, prints through [`crate::out::Out`], and ends with an
+//! [`crate::exit::Exit`] of the documented table.
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod kv;
+pub(crate) mod log_level;
+pub(crate) mod remote;
+pub(crate) mod status;
+pub(crate) mod supervision;
+pub(crate) mod table;
+pub(crate) mod transfer;
+pub(crate) mod watch;

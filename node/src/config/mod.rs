@@ -1,0 +1,82 @@
+//! The configuration of a node: defaults, then a TOML file, then environment variables, then flags.
+//!
+//! Guarantees: all problems are found and listed at once, each with the place it came from; every value knows where it came
+//! from; a configuration that was loaded without problems is within every documented limit. Refuses: unknown keys (with a
+//! suggestion), numbers without a unit where a unit matters, and changing after it was loaded.
+
+pub(crate) mod aae;
+pub(crate) mod cluster;
+pub(crate) mod keys;
+pub(crate) mod listeners;
+pub(crate) mod load;
+pub(crate) mod log;
+pub(crate) mod node;
+pub(crate) mod render;
+pub(crate) mod storage;
+pub(crate) mod supervision;
+pub(crate) mod value;
+
+pub(crate) use load::{Flags, Loaded, load};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Config {
+    pub(crate) node: node::Node,
+    pub(crate) log: log::Log,
+    pub(crate) storage: storage::Storage,
+    pub(crate) cluster: cluster::Cluster,
+    pub(crate) listeners: listeners::Listeners,
+    pub(crate) aae: aae::Aae,
+    pub(crate) supervision: supervision::Supervision,
+}
+
+/// A condition between keys.
+struct Rule {
+    /// The keys it is about.
+    keys: &'static [&'static str],
+    /// What is wrong, if something is.
+    check: fn(&Config) -> Option<String>,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        keys: &["storage.map_size", "storage.map_size_max"],
+        check: |c| {
+            let (first, most) = (c.storage.map_size, c.storage.map_size_max);
+            let text = || {
+                let (first, most) = (value::show_bytes(first), value::show_bytes(most));
+                format!("storage.map_size {first} is over storage.map_size_max {most}")
+            };
+            (first > most).then(text)
+        },
+    },
+    Rule {
+        keys: &["cluster.tls_certificate", "cluster.tls_key"],
+        check: |c| {
+            (c.cluster.tls_certificate.is_some() != c.cluster.tls_key.is_some()).then(|| {
+                "cluster.tls_certificate and cluster.tls_key go together: one is missing".to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["cluster.listen"],
+        check: |c| {
+            let exposed = !c.cluster.listen.ip().is_loopback()
+                && c.cluster.tls_certificate.is_none()
+                && !c.cluster.allow_plaintext;
+            exposed.then(|| {
+                "cluster.listen is not a loopback address: set cluster.tls_certificate and \
+                 cluster.tls_key, or cluster.allow_plaintext = true on a network that is secured \
+                 otherwise"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["aae.hashtree_ttl", "aae.hashtree_timer"],
+        check: |c| {
+            (c.aae.hashtree_ttl < c.aae.hashtree_timer)
+                .then(|| "aae.hashtree_ttl is shorter than aae.hashtree_timer".to_owned())
+        },
+    },
+];

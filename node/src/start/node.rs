@@ -1,0 +1,546 @@
+//! What each step of the boot does, and how it is undone.
+
+use super::signals::Signals;
+use super::status::Sources;
+use super::{banner, check, data_dir, notify, pid_file};
+use crate::args::{Global, Start};
+use crate::boot::{Entry, Step};
+use crate::cmd::remote::SOCKET;
+use crate::cmd::supervision::LOG_DIR;
+use crate::config::{self, Config, Flags, Loaded, storage};
+use crate::credential;
+use crate::exit::{Exit, Failure};
+use crate::logging::{self, LevelHandle};
+use crate::out::{self, Out};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use weald_cluster::control;
+use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
+use weald_cluster::gate::{Deps, Gate};
+use weald_cluster::node::{self, HashtreeConfig, Storage};
+use weald_cluster::registry::{RegistryError, RegistryHandle};
+use weald_cluster::service::{Credentials, Service};
+use weald_cluster::session::Sessions;
+use weald_cluster::store::StoreHandle;
+use weald_cluster::transport::{self, TlsFiles};
+use weald_proto::request::ClientRole;
+use weald_storage::{
+    BootEvent, CheckVerdict, DataDirLock, Durability, LockError, OnDamage, OpenError, Resolvers,
+    Store, StoreConfig,
+};
+use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
+
+/// Name of the credential of the first boot.
+const CLIENT_KEY: &str = "client.key";
+/// Path of the root in the supervision tree.
+const ROOT: &str = "node";
+
+/// What ended the node.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A signal, by name.
+    Signal(&'static str),
+    /// The root supervisor is gone.
+    GaveUp(String),
+}
+
+/// A node, as far as it has come.
+pub(super) struct Node {
+    args: Start,
+    global: Global,
+    out: Out,
+    started: Instant,
+    loaded: Option<Loaded>,
+    level: Option<LevelHandle>,
+    dir: PathBuf,
+    lock: Option<DataDirLock>,
+    scope: Option<Scope>,
+    store: Option<StoreHandle>,
+    is_new: bool,
+    running: Option<Running>,
+    stopping: Arc<AtomicBool>,
+    stop_by: Option<Instant>,
+}
+
+/// What is there once the tree is up.
+struct Running {
+    root: Root,
+    clients: Clients,
+    registry: RegistryHandle,
+    sources: Arc<Sources>,
+}
+
+impl Node {
+    pub(super) fn new(args: Start, global: Global, out: Out) -> Self {
+        Self {
+            args,
+            global,
+            out,
+            started: Instant::now(),
+            loaded: None,
+            level: None,
+            dir: PathBuf::new(),
+            lock: None,
+            scope: None,
+            store: None,
+            is_new: false,
+            running: None,
+            stopping: Arc::default(),
+            stop_by: None,
+        }
+    }
+
+    /// Does a step of the boot.
+    pub(super) async fn enter(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let fail = |message: String| Failure::new(entry.exit, message);
+        match entry.step {
+            Step::Config => self.load_config(),
+            Step::Logging => {
+                let log = &self.config()?.log;
+                self.level = Some(logging::init(&log.level, log.format).map_err(fail)?);
+                self.tell_config();
+                Ok(())
+            }
+            Step::DataDir => {
+                self.dir = data_dir::prepare(&self.config()?.node.data_dir).map_err(fail)?;
+                Ok(())
+            }
+            Step::Lock => self.take_lock(),
+            Step::Ports => self.try_ports(),
+            Step::SupervisionLog => {
+                let config = &self.config()?.supervision;
+                let config = LogConfig {
+                    segment_bytes: config.log_segment_bytes,
+                    segments_max: usize::try_from(config.log_segments).unwrap_or(usize::MAX),
+                    fsync_interval: config.fsync_interval,
+                };
+                let log = SupervisionLog::open(&self.dir.join(LOG_DIR), config)
+                    .map_err(|e| fail(format!("supervision log: {}", chain(&e))))?;
+                self.scope = Some(Scope::new(&self.name()?, Some(log)));
+                Ok(())
+            }
+            Step::Store => self.open_store().await,
+            Step::Tree => self.start_tree().await,
+            Step::Credential => self.write_credential().await,
+            Step::Ready => self.tell_ready(),
+        }
+    }
+
+    /// Undoes a step of the boot.
+    pub(super) async fn leave(&mut self, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Config | Step::Logging | Step::DataDir | Step::Ports | Step::Credential => Ok(()),
+            Step::Ready => {
+                notify::stopping();
+                Ok(())
+            }
+            Step::Tree => self.stop_tree().await,
+            Step::Store => self.close_store().await,
+            Step::SupervisionLog => {
+                let Some(scope) = self.scope.take() else { return Ok(()) };
+                in_thread(move || {
+                    if let Some(log) = scope.log() {
+                        log.flush();
+                    }
+                })
+                .await
+            }
+            Step::Lock => {
+                let path = self.dir.join(pid_file::NAME);
+                std::fs::remove_file(&path).map_err(|e| Failure::file("remove", &path, &e))?;
+                self.lock = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for what ends the node, feeding the watchdog meanwhile.
+    pub(super) async fn wait(&self, signals: &mut Signals) -> End {
+        let Some(running) = &self.running else { return End::GaveUp("nothing runs".to_owned()) };
+        let alive = |limit: Duration| is_alive(running.registry.clone(), limit);
+        // Biased: a signal first, since an operator who stops a failing node wants it stopped.
+        tokio::select! {
+            biased;
+            name = signals.next() => End::Signal(name),
+            exit = running.root.wait() => End::GaveUp(match exit {
+                RootExit::Shutdown => "the root supervisor ended by itself".to_owned(),
+                RootExit::GaveUp { report } => report,
+                RootExit::Killed => "the root supervisor was killed".to_owned(),
+            }),
+            () = notify::feed_watchdog(alive) => End::GaveUp("the watchdog ended".to_owned()),
+        }
+    }
+
+    /// From here on the node is stopping.
+    pub(super) fn begin_stop(&mut self, end: &End) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let why = match end {
+            End::Signal(name) => (*name).to_owned(),
+            End::GaveUp(report) => report.clone(),
+        };
+        self.stop_by = Some(Instant::now() + self.shutdown_timeout());
+        self.emit(Event::NodeStopping, &why);
+    }
+
+    fn config(&self) -> Result<&Config, Failure> {
+        let loaded = self.loaded.as_ref();
+        loaded.map(|loaded| &loaded.config).ok_or_else(|| out_of_order(Step::Config))
+    }
+
+    fn scope(&self) -> Result<Scope, Failure> {
+        self.scope.clone().ok_or_else(|| out_of_order(Step::SupervisionLog))
+    }
+
+    fn store(&self) -> Result<StoreHandle, Failure> {
+        self.store.clone().ok_or_else(|| out_of_order(Step::Store))
+    }
+
+    fn shutdown_timeout(&self) -> Duration {
+        let loaded = self.loaded.as_ref();
+        loaded.map_or_else(
+            || Config::default().node.shutdown_timeout,
+            |l| l.config.node.shutdown_timeout,
+        )
+    }
+
+    fn stop_time(&self) -> Duration {
+        let whole = self.shutdown_timeout();
+        self.stop_by.map_or(whole, |by| by.saturating_duration_since(Instant::now()))
+    }
+
+    fn emit(&self, event: Event, text: &str) {
+        if let Some(scope) = &self.scope {
+            scope.emit(Record::note(event, ROOT, text));
+        }
+    }
+
+    fn name(&self) -> Result<String, Failure> {
+        let name = &self.config()?.node.name;
+        if !name.is_empty() {
+            return Ok(name.clone());
+        }
+        let host = rustix::system::uname();
+        Ok(host.nodename().to_string_lossy().into_owned())
+    }
+
+    fn load_config(&mut self) -> Result<(), Failure> {
+        let mut flags = Flags { config: self.args.config.clone(), values: Vec::new() };
+        if let Some(dir) = &self.global.data_dir {
+            flags.values.push(("node.data_dir", "--data-dir", dir.to_string_lossy().into_owned()));
+        }
+        if let Some(format) = self.args.log_format {
+            flags.values.push(("log.format", "--log-format", format.word()));
+        }
+        let loaded = config::load(&flags, std::env::vars_os());
+        if loaded.problems.is_empty() {
+            self.loaded = Some(loaded);
+            return Ok(());
+        }
+        let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+        let text = format!("the configuration is wrong:\n{}", problems.join("\n"));
+        Err(Failure::new(Exit::Config, text))
+    }
+
+    fn tell_config(&self) {
+        let Some(loaded) = &self.loaded else { return };
+        for warning in &loaded.warnings {
+            tracing::warn!(event = "config_warning", warning = %warning, "check the environment");
+        }
+        if let Some(file) = &loaded.file {
+            tracing::info!(event = "config_loaded", file = %file.display(), "configuration read");
+        }
+    }
+
+    fn take_lock(&mut self) -> Result<(), Failure> {
+        let lock = DataDirLock::acquire(&self.dir).map_err(|e| match e {
+            LockError::Held { .. } => {
+                let hint = "stop it first, or use another directory with --data-dir";
+                Failure::new(Exit::Locked, format!("{e}; {hint}"))
+            }
+            other => Failure::new(Exit::NoDataDir, chain(&other)),
+        })?;
+        self.lock = Some(lock);
+        pid_file::write(&self.dir)
+            .map_err(|e| Failure::file("write", &self.dir.join(pid_file::NAME), &e))?;
+        Ok(())
+    }
+
+    /// Tries the addresses out, for an error that names the key; the listener binds them again.
+    fn try_ports(&self) -> Result<(), Failure> {
+        let address = self.config()?.cluster.listen;
+        if address.port() == 0 {
+            return Ok(());
+        }
+        match TcpListener::bind(address) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let source = self.loaded.as_ref().map(|loaded| loaded.source("cluster.listen"));
+                let source = source.map_or_else(String::new, ToString::to_string);
+                let what = match e.kind() {
+                    std::io::ErrorKind::AddrInUse => "is taken by another process",
+                    _ => "cannot be used",
+                };
+                let text = format!(
+                    "cluster.listen: {address} {what} ({e}); it comes from: {source}. Choose \
+                     another in the configuration or with WEALD_CLUSTER__LISTEN=127.0.0.1:PORT"
+                );
+                Err(Failure::new(Exit::PortTaken, text))
+            }
+        }
+    }
+
+    async fn open_store(&mut self) -> Result<(), Failure> {
+        let config = store_config(&self.config()?.storage);
+        let limit = self.config()?.storage.check_timeout;
+        let dir = self.dir.clone();
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::new(Exit::Io, format!("cannot find this program: {e}")))?;
+        let (result, events) = in_thread(move || {
+            let check = move |path: &Path| -> std::io::Result<CheckVerdict> {
+                tracing::info!(event = "store_check", path = %path.display(), "checking a partition");
+                check::run_child(&program, path, limit)
+            };
+            let mut events = Vec::new();
+            let result = Store::open(&dir, config, Resolvers::default(), &check, &mut events);
+            (result, events)
+        })
+        .await?;
+        for event in &events {
+            self.tell_boot_event(event);
+        }
+        let store = result.map_err(|e| Failure::new(open_exit(&e), chain(&e)))?;
+        self.is_new = events.iter().any(|event| matches!(event, BootEvent::NewNode { .. }));
+        self.store = Some(StoreHandle::new(store, node::wall_ms));
+        Ok(())
+    }
+
+    fn tell_boot_event(&self, event: &BootEvent) {
+        let detail = serde_json::to_string(event).unwrap_or_default();
+        match event {
+            BootEvent::UncleanStop => self.emit(Event::UncleanStop, "the last stop was not clean"),
+            BootEvent::Quarantined { .. } => self.emit(Event::Quarantined, &detail),
+            _ => {}
+        }
+        tracing::info!(event = "store_boot", detail, "store opened");
+    }
+
+    async fn start_tree(&mut self) -> Result<(), Failure> {
+        let (scope, store, name) = (self.scope()?, self.store()?, self.name()?);
+        let config = self.config()?.clone();
+        let fail = |what: &str, e: &dyn std::error::Error| {
+            Failure::new(Exit::GaveUp, format!("cannot start {what}: {}", chain(e)))
+        };
+        let opened = store.clone();
+        let clients = in_thread(move || Clients::open(opened)).await?;
+        let clients = clients.map_err(|e| fail("the client credentials", &e))?;
+        let level = self.level.clone().ok_or_else(|| out_of_order(Step::Logging))?;
+        let sessions = Sessions::new();
+        let hashtrees =
+            HashtreeConfig { timer: config.aae.hashtree_timer, ttl: config.aae.hashtree_ttl };
+        let storage = Storage::new(store.clone(), hashtrees, scope.clone());
+        let registry = RegistryHandle::new(Arc::<Sessions>::clone(&sessions));
+        // The status tells of the port, which is bound by a part of the tree that needs the gate.
+        let status: Arc<std::sync::OnceLock<Arc<Sources>>> = Arc::default();
+        let asked = Arc::clone(&status);
+        let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
+            node: name.clone(),
+            store: store.clone(),
+            registry: registry.clone(),
+            clients: clients.clone(),
+            scope: scope.clone(),
+            status: Arc::new(move || {
+                asked.get().map_or_else(|| "{}".to_owned(), |sources| sources.status().to_string())
+            }),
+            log_level: Arc::new(move |directives| level.set(directives)),
+        }));
+        let credentials: Arc<dyn Credentials> = Arc::new(clients.clone());
+        let (transport, bound) = transport::child_spec(
+            transport_config(&config, &name, store.store()),
+            Arc::clone(&gate),
+            credentials,
+            Arc::clone(&sessions),
+        );
+        let socket = self.dir.join(SOCKET);
+        let control =
+            control::child_spec(control::Config::new(&socket), gate, Arc::clone(&sessions));
+        let sources = Arc::new(Sources {
+            node: name,
+            data_dir: self.dir.clone(),
+            socket,
+            started: self.started,
+            store,
+            scope: scope.clone(),
+            bound,
+            sessions,
+            stopping: Arc::clone(&self.stopping),
+        });
+        // Set once, a line above: cannot be taken.
+        status.set(Arc::clone(&sources)).ok();
+        let spec = node::tree(&storage, &registry, transport, control);
+        let root =
+            Root::start(&scope, ROOT, spec).await.map_err(|e| fail("the supervision tree", &e))?;
+        self.running = Some(Running { root, clients, registry, sources });
+        Ok(())
+    }
+
+    async fn stop_tree(&mut self) -> Result<(), Failure> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let report = running.root.shutdown(self.stop_time()).await;
+        tracing::info!(
+            event = "tree_stopped",
+            in_order = report.in_order,
+            elapsed_ms = report.elapsed_ms,
+            "supervision tree stopped"
+        );
+        if report.deadline_passed || !report.unkillable.is_empty() {
+            let text = format!(
+                "not all stopped within node.shutdown_timeout; killed: {:?}, still there: {:?}",
+                report.killed, report.unkillable
+            );
+            return Err(Failure::new(Exit::GaveUp, text));
+        }
+        Ok(())
+    }
+
+    async fn close_store(&mut self) -> Result<(), Failure> {
+        let Some(handle) = self.store.take() else { return Ok(()) };
+        // What was promised is on disk already; closing marks the stop as clean.
+        let limit = self.stop_time().max(Duration::from_secs(1));
+        let closing = in_thread(move || handle.store().close());
+        let closed = tokio::time::timeout(limit, closing).await.map_err(|_elapsed| {
+            Failure::new(Exit::GaveUp, "the store did not close within node.shutdown_timeout")
+        })??;
+        closed.map_err(|e| Failure::new(Exit::Io, chain(&e)))?;
+        self.emit(Event::NodeStopped, "");
+        Ok(())
+    }
+
+    async fn write_credential(&self) -> Result<(), Failure> {
+        let Some(running) = &self.running else { return Err(out_of_order(Step::Tree)) };
+        if !self.is_new {
+            return Ok(());
+        }
+        let path = self.dir.join(CLIENT_KEY);
+        let credential = running.clients.add(LOCAL_CLIENT, ClientRole::Operator).await;
+        let credential =
+            credential.map_err(|e| Failure::new(Exit::Io, format!("first credential: {e}")))?;
+        // A file that is there already belongs to data that is gone.
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::file("replace", &path, &e));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        credential::write_new(&path, &credential::line(&credential))
+            .map_err(|e| Failure::file("write", &path, &e))
+    }
+
+    fn tell_ready(&mut self) -> Result<(), Failure> {
+        let Some(running) = &self.running else { return Err(out_of_order(Step::Tree)) };
+        let status = running.sources.status();
+        let listen = status["listen"]["cluster"].as_str().unwrap_or_default().to_owned();
+        self.emit(Event::NodeStarted, "");
+        tracing::info!(
+            event = "node_ready",
+            data_dir = %self.dir.display(),
+            cluster = %listen,
+            boot_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "node is ready"
+        );
+        notify::ready(&format!("ready, cluster port {listen}"));
+        let given = self.config()?.node.data_dir.clone();
+        let shown = if self.out.is_json() {
+            self.out.json(&status)
+        } else if self.out.is_terminal() {
+            self.out.bytes(banner::text(&status, &given).as_bytes())
+        } else {
+            Ok(())
+        };
+        // A node does not end because nobody reads its banner.
+        if let Err(failure) = shown.and_then(|()| self.out.flush()) {
+            out::note(&failure.message);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an actor answers. Giving back a name that nobody has is a message that changes nothing.
+async fn is_alive(registry: RegistryHandle, limit: Duration) -> bool {
+    let asked = registry.unregister(String::new(), 0, limit).await;
+    !matches!(asked, Err(RegistryError::Unavailable(_)))
+}
+
+fn store_config(config: &storage::Storage) -> StoreConfig {
+    StoreConfig {
+        partitions: config.partitions,
+        durability: match config.durability {
+            storage::Durability::Full => Durability::Full,
+            storage::Durability::Relaxed => Durability::Relaxed,
+        },
+        map_size: config.map_size,
+        map_size_max: config.map_size_max,
+        changes_retained: config.changes_retained,
+        on_damage: match config.on_damage {
+            storage::OnDamage::Stop => OnDamage::Stop,
+            storage::OnDamage::Continue => OnDamage::Continue,
+        },
+        ..StoreConfig::default()
+    }
+}
+
+fn transport_config(config: &Config, name: &str, store: &Store) -> transport::Config {
+    let cluster = &config.cluster;
+    transport::Config {
+        listen: vec![cluster.listen],
+        node_name: name.to_owned(),
+        node_uuid: store.node_id().0,
+        incarnation: store.incarnation(),
+        cluster: (!cluster.name.is_empty()).then(|| cluster.name.clone()),
+        clients_max: usize::try_from(cluster.max_clients).unwrap_or(usize::MAX),
+        idle_timeout: cluster.idle_timeout,
+        tls: cluster
+            .tls_certificate
+            .clone()
+            .zip(cluster.tls_key.clone())
+            .map(|(cert, key)| TlsFiles { cert, key }),
+        allow_plaintext: cluster.allow_plaintext,
+        ..transport::Config::default()
+    }
+}
+
+fn open_exit(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Config { .. } | OpenError::PartitionsDiffer { .. } => Exit::Config,
+        OpenError::Format { .. }
+        | OpenError::Foreign { .. }
+        | OpenError::Damaged { .. }
+        | OpenError::Tables(_) => Exit::Damaged,
+        _ => Exit::Io,
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+async fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Failure::new(Exit::GaveUp, format!("a step of the boot failed: {e}")))
+}
+
+fn out_of_order(step: Step) -> Failure {
+    Failure::new(Exit::GaveUp, format!("the boot plan has a step before {step:?} that needs it"))
+}

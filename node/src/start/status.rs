@@ -1,0 +1,102 @@
+//! What `weald status` shows: the node as it knows itself.
+//!
+//! # Shape
+//! JSON. `state` is `ready` or `stopping`; `healthy` is whether `problems` is empty in state `ready`; sizes in bytes, times in
+//! milliseconds. Fields are only ever added.
+
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use weald_cluster::session::Sessions;
+use weald_cluster::store::StoreHandle;
+use weald_cluster::transport::Bound;
+use weald_storage::StoreStats;
+use weald_supervision::{Scope, Status, TreeNode};
+
+/// Where the status comes from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) node: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) store: StoreHandle,
+    pub(crate) scope: Scope,
+    pub(crate) bound: Bound,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+impl Sources {
+    /// The status now.
+    pub(crate) fn status(&self) -> Value {
+        let stats = self.store.store().stats();
+        let tree = self.scope.tree();
+        let mut problems = Vec::new();
+        let mut restarts = 0;
+        walk(&tree, &mut problems, &mut restarts);
+        storage_problems(&stats, &mut problems);
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        let cluster: Vec<String> = self.bound.addresses().iter().map(ToString::to_string).collect();
+        json!({
+            "node": self.node,
+            "node_id": stats.node.to_string(),
+            "incarnation": stats.incarnation,
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "state": if stopping { "stopping" } else { "ready" },
+            "healthy": !stopping && problems.is_empty(),
+            "problems": problems,
+            "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "data_dir": self.data_dir,
+            "listen": { "cluster": cluster.first(), "socket": self.socket },
+            "clients": self.sessions.count(),
+            "supervision": {
+                "restarts": restarts,
+                "log_seq": self.scope.log().map(|log| log.last_seq()),
+                "log_dropped": self.scope.log().map(|log| log.dropped()),
+            },
+            "storage": storage(&stats),
+        })
+    }
+}
+
+fn storage(stats: &StoreStats) -> Value {
+    let sum = |figure: fn(&weald_storage::PartitionStats) -> u64| -> u64 {
+        stats.partitions.iter().map(figure).sum()
+    };
+    json!({
+        "partitions": stats.partitions.len(),
+        "rows": sum(|p| p.rows),
+        "memory_rows": sum(|p| p.memory_rows),
+        "bytes": sum(|p| p.used_bytes),
+        "writes": sum(|p| p.writes),
+        "commits": sum(|p| p.commits),
+        "by_partition": stats.partitions,
+    })
+}
+
+fn walk(node: &TreeNode, problems: &mut Vec<String>, restarts: &mut u64) {
+    *restarts += node.restarts;
+    match node.status {
+        Status::Running => {}
+        Status::Starting | Status::Restarting => problems.push(format!("{} restarts", node.path)),
+        Status::Stopping | Status::Stopped => problems.push(format!("{} is down", node.path)),
+    }
+    for child in &node.children {
+        walk(child, problems, restarts);
+    }
+}
+
+fn storage_problems(stats: &StoreStats, problems: &mut Vec<String>) {
+    for partition in &stats.partitions {
+        let number = partition.partition;
+        if let Some(why) = &partition.stopped {
+            problems.push(format!("partition {number} does not write: {why}"));
+        } else if partition.full {
+            problems.push(format!("partition {number} has no space left"));
+        }
+    }
+}
