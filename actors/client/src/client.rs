@@ -139,12 +139,9 @@ impl Builder {
             (Some(_), _) => {
                 return Err(Error::Invalid("give a socket or addresses, not both".to_owned()));
             }
-            (None, Some(credential)) if !self.addresses.is_empty() => Target::Tcp {
-                addresses: self.addresses,
-                credential,
-                cluster: self.cluster,
-                tls,
-            },
+            (None, Some(credential)) if !self.addresses.is_empty() => {
+                Target::Tcp { addresses: self.addresses, credential, cluster: self.cluster, tls }
+            }
             (None, Some(_)) => return Err(Error::Invalid("give an address".to_owned())),
             (None, None) => return Err(Error::Invalid("give a credential".to_owned())),
         };
@@ -185,7 +182,10 @@ impl Client {
     ///
     /// # Errors
     /// See [`Builder::connect`].
-    pub async fn connect(address: impl Into<String>, credential: Credential) -> Result<Self, Error> {
+    pub async fn connect(
+        address: impl Into<String>,
+        credential: Credential,
+    ) -> Result<Self, Error> {
         Self::builder().address(address).credential(credential).connect().await
     }
 

@@ -1,6 +1,6 @@
 //! Who a client is, and its key file.
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, SigningKey};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -123,6 +123,12 @@ impl Credential {
         self.key.verifying_key().to_bytes()
     }
 
+    /// Signs bytes, as the handshake does.
+    #[must_use]
+    pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key.sign(bytes).to_bytes()
+    }
+
     fn line(&self) -> String {
         let seed: String = self.key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{PREFIX}:{}:{seed}\n", self.name)
@@ -138,7 +144,7 @@ impl Credential {
         if name.is_empty() {
             return Err("it has no name");
         }
-        if digits.len() != 64 {
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err("the key is not 64 hex digits");
         }
         let mut secret = [0; 32];

@@ -26,7 +26,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Unix(PathBuf),
-    Tcp { addresses: Vec<String>, credential: Credential, cluster: Option<String>, tls: Option<tls::Connector> },
+    Tcp {
+        addresses: Vec<String>,
+        credential: Credential,
+        cluster: Option<String>,
+        tls: Option<tls::Connector>,
+    },
 }
 
 impl std::fmt::Display for Target {
@@ -56,7 +61,12 @@ impl Drop for Held {
 }
 
 /// Runs until it is dropped.
-pub(crate) async fn keep(target: Target, limits: Limits, inbox: Arc<Inbox>, line: watch::Sender<Line>) {
+pub(crate) async fn keep(
+    target: Target,
+    limits: Limits,
+    inbox: Arc<Inbox>,
+    line: watch::Sender<Line>,
+) {
     let mut pause = PAUSE.0;
     let mut next = 0;
     loop {
@@ -105,8 +115,9 @@ fn unreachable(node: &dyn std::fmt::Display, reason: &str) -> Error {
 }
 
 async fn unix(path: &PathBuf, limits: &Limits, inbox: &Arc<Inbox>) -> Result<Held, Error> {
-    let stream =
-        UnixStream::connect(path).await.map_err(|e| unreachable(&path.display(), &e.to_string()))?;
+    let stream = UnixStream::connect(path)
+        .await
+        .map_err(|e| unreachable(&path.display(), &e.to_string()))?;
     let (read, write) = stream.into_split();
     let outbound = Arc::new(Outbound::new(limits));
     let wire = Wire::new(Arc::clone(&outbound), Arc::clone(inbox));
@@ -133,7 +144,9 @@ impl Dial<'_> {
             let stream = TcpStream::connect(address).await.map_err(|e| failed(e.to_string()))?;
             stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
             match self.tls {
-                Some(tls) => tls.connect(address, stream).await.map_err(|e| failed(format!("TLS: {e}"))),
+                Some(tls) => {
+                    tls.connect(address, stream).await.map_err(|e| failed(format!("TLS: {e}")))
+                }
                 None => Ok(Halves::tcp(stream)),
             }
         };
@@ -151,8 +164,15 @@ impl Dial<'_> {
         let wire = Wire::new(Arc::clone(&outbound), Arc::clone(inbox));
         let receive: Arc<dyn Receive> = Arc::<Wire>::clone(&wire);
         let label = format!("{} at {address}", accepted.node.node);
-        let setup =
-            Setup::new(halves, Side::Client, accepted.cookie, label, outbound, receive, limits.clone());
+        let setup = Setup::new(
+            halves,
+            Side::Client,
+            accepted.cookie,
+            label,
+            outbound,
+            receive,
+            limits.clone(),
+        );
         let handle = setup.handle();
         wire.ends_by(move |why| handle.close(why));
         let held = Held(wire);

@@ -21,7 +21,9 @@ pub enum Error {
     #[error("the node refused the connection: {0}")]
     Refused(Refused),
     /// The outcome of a write is unknown: it was sent, and no answer came.
-    #[error("no answer within {0:?}; a write may or may not have happened: read before you repeat it")]
+    #[error(
+        "no answer within {0:?}; a write may or may not have happened: read before you repeat it"
+    )]
     TimedOut(Duration),
     /// Nothing was done: this replica has not caught up with what the session has seen.
     #[error("not caught up: {0}")]

@@ -53,10 +53,6 @@ impl Inbox {
         drop(handler);
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.handlers().keys().cloned().collect()
-    }
-
     /// Takes a frame that the node pushed, and answers it.
     pub(crate) fn take(&self, wire: &Arc<Wire>, frame: Frame) {
         let Frame { kind, corr, body } = frame;

@@ -1,5 +1,34 @@
 //! Typed actor messages from a Rust program to a Weald node.
 //!
+//! ```
+//! use weald_client::{Client, Credential, NamedActor, WatchEvent};
+//! # use weald_client_testing::FakeNode;
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = FakeNode::start().await;
+//! # let (address, key_file) = (node.address().to_string(), node.key_file("app"));
+//! // let (address, key_file) = ("127.0.0.1:18086", "weald-data/client.key");
+//! let client = Client::connect(address, Credential::read(key_file)?).await?;
+//!
+//! let mut watch = client.watch("colours").await?;
+//! let seen = client.put("colours", "sky", "blue").await?;
+//! client.put("colours", "sky", "grey").context(&seen).await?;
+//! assert_eq!(client.get("colours", "sky").await?.value(), Some(&b"grey"[..]));
+//! let WatchEvent::Change(change) = watch.next().await? else { return Err("lagged".into()) };
+//! assert_eq!(change.key, b"sky");
+//!
+//! let _name = client.serve("double", |n: u64| async move { n * 2 }).await?;
+//! let double: NamedActor<u64, u64> = client.actor("double");
+//! assert_eq!(double.call(&21, client.deadline()).await?, 42);
+//!
+//! for child in client.supervision_tree().await?.children {
+//!     println!("{} is {}", child.path, child.status);
+//! }
+//! # node.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it is: a [`Client`] that connects to a node through `ractor_cluster` (or its control socket), reads, writes and
 //! watches the store, finds, registers and calls named actors, and reads the supervision tree and log.
 //!

@@ -80,7 +80,11 @@ impl Keeper {
     async fn run(mut self) {
         let mut pause = RETRY_PAUSE.0;
         loop {
-            let Ok(up) = self.line.wait_for(|line| matches!(line, Line::Up(_))).await.map(|line| line.clone())
+            let Ok(up) = self
+                .line
+                .wait_for(|line| matches!(line, Line::Up(_)))
+                .await
+                .map(|line| line.clone())
             else {
                 return;
             };
@@ -183,7 +187,12 @@ impl<M: Serialize, R: DeserializeOwned> NamedActor<M, R> {
         decode(&answer).map_err(|e| Error::Invalid(format!("the answer: {}", e.message)))
     }
 
-    async fn deliver(&self, message: &M, reply: bool, deadline: Duration) -> Result<Vec<u8>, Error> {
+    async fn deliver(
+        &self,
+        message: &M,
+        reply: bool,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, Error> {
         let payload = postcard::to_stdvec(message).map_err(|e| Error::Invalid(e.to_string()))?;
         let name = self.name.clone();
         let send = request::SendTo { name, payload, reply, timeout_ms: millis(deadline) };
@@ -227,7 +236,8 @@ impl Client {
         let target = actor.clone();
         let handler: Handler = Arc::new(move |payload, reply| {
             Answer::Now(if reply {
-                let why = "this actor takes messages and does not answer; it would have to be served";
+                let why =
+                    "this actor takes messages and does not answer; it would have to be served";
                 Err(WireError::new(ErrorCode::Unsupported, why))
             } else {
                 decode::<M>(payload).and_then(|message| match target.cast(message) {

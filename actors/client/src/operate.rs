@@ -145,7 +145,11 @@ impl Client {
     ///
     /// # Errors
     /// Any [`Error`].
-    pub async fn add_client(&self, name: &str, role: ClientRole) -> Result<crate::Credential, Error> {
+    pub async fn add_client(
+        &self,
+        name: &str,
+        role: ClientRole,
+    ) -> Result<crate::Credential, Error> {
         let added = self
             .request(request::AddClient { name: name.to_owned(), role }, self.deadline())
             .await?;

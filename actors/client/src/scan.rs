@@ -65,7 +65,8 @@ impl Scan {
     /// The next item; none at the end. After an error the same page is tried again by the next call.
     pub async fn next(&mut self) -> Option<Result<Item, Error>> {
         while self.items.is_empty() && !self.ended {
-            let page = match self.client.request(self.request.clone(), self.client.deadline()).await {
+            let page = match self.client.request(self.request.clone(), self.client.deadline()).await
+            {
                 Ok(page) => page,
                 Err(error) => return Some(Err(error)),
             };

@@ -27,8 +27,7 @@ impl Connector {
     pub(crate) fn new(authorities: &Path) -> Result<Self, String> {
         let failed = |why: &dyn fmt::Display| format!("{}: {why}", authorities.display());
         let mut roots = RootCertStore::empty();
-        let certificates =
-            CertificateDer::pem_file_iter(authorities).map_err(|e| failed(&e))?;
+        let certificates = CertificateDer::pem_file_iter(authorities).map_err(|e| failed(&e))?;
         for certificate in certificates {
             roots.add(certificate.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
         }

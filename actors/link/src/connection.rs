@@ -46,6 +46,12 @@ pub enum Close {
     /// The peer did not read for too long.
     #[error("does not read")]
     Stalled,
+    /// What the peer sent is not frames.
+    #[error("malformed frames: {0}")]
+    Malformed(String),
+    /// More waits for the peer than may.
+    #[error("does not read: {0}")]
+    Full(String),
     /// The peer did not complete the connection in time.
     #[error("not set up in time")]
     Setup,
@@ -95,9 +101,7 @@ pub struct Setup {
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup")
-            .field("label", &self.label)
-            .finish_non_exhaustive()
+        f.debug_struct("Setup").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
@@ -114,16 +118,7 @@ impl Setup {
         limits: Limits,
     ) -> Self {
         let shared = Arc::new(Shared::new(Arc::clone(&outbound), limits.clone()));
-        Self {
-            halves,
-            side,
-            cookie,
-            label,
-            shared,
-            outbound,
-            receive,
-            limits,
-        }
+        Self { halves, side, cookie, label, shared, outbound, receive, limits }
     }
 
     /// Ends the connection from outside, at any time.
@@ -149,9 +144,7 @@ pub struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("up", &self.up)
-            .finish_non_exhaustive()
+        f.debug_struct("State").field("up", &self.up).finish_non_exhaustive()
     }
 }
 
@@ -163,8 +156,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared
-            .close(Close::Local("the connection's actor has ended".to_owned()));
+        self.shared.close(Close::Local("the connection's actor has ended".to_owned()));
         if let Some(why) = self.shared.closed() {
             self.receive.closed(why);
         }
@@ -182,14 +174,9 @@ impl Actor for Connection {
         setup: Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let setup = setup.ok_or("a connection is started once only")?;
-        let ending = Ending {
-            shared: Arc::clone(&setup.shared),
-            receive: Arc::clone(&setup.receive),
-        };
-        let link = Link {
-            shared: Arc::clone(&setup.shared),
-            receive: setup.receive,
-        };
+        let ending =
+            Ending { shared: Arc::clone(&setup.shared), receive: Arc::clone(&setup.receive) };
+        let link = Link { shared: Arc::clone(&setup.shared), receive: setup.receive };
         let (link, _) = Actor::spawn_linked(None, link, (), myself.get_cell()).await?;
         let node_id = NEXT_NODE_ID.fetch_add(1, Ordering::Relaxed);
         let is_server = setup.side == Side::Server;
@@ -216,12 +203,8 @@ impl Actor for Connection {
             setup.label.clone(),
         );
         let (reader, writer, label) = Box::new(filtered).into_parts();
-        let stream = NetworkStream::External {
-            peer_label: Some(label),
-            local_label: None,
-            reader,
-            writer,
-        };
+        let stream =
+            NetworkStream::External { peer_label: Some(label), local_label: None, reader, writer };
         let (session, _) = Actor::spawn_linked(None, session, stream, myself.get_cell()).await?;
         let shared = Arc::clone(&setup.shared);
         let deadline = tokio::spawn(async move {
@@ -251,9 +234,7 @@ impl Actor for Connection {
             }
             NodeServerMessage::ConnectionReady(_) => {
                 let children = state.session.get_children();
-                let Some(peer) = children
-                    .into_iter()
-                    .find(|child| !child.get_id().is_local())
+                let Some(peer) = children.into_iter().find(|child| !child.get_id().is_local())
                 else {
                     state.ending.shared.close(Close::Setup);
                     myself.stop(None);
@@ -262,9 +243,7 @@ impl Actor for Connection {
                 state.up = true;
                 state.deadline.abort();
                 let peer = ActorRef::<Batch>::from(peer);
-                state
-                    .outbound
-                    .attach(move |batch| peer.cast(Batch(batch)).is_ok());
+                state.outbound.attach(move |batch| peer.cast(Batch(batch)).is_ok());
                 state.ending.receive.up();
             }
             NodeServerMessage::GetSessions(reply) => {
@@ -307,10 +286,7 @@ impl Actor for Connection {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         state.deadline.abort();
-        state
-            .ending
-            .shared
-            .close(Close::Local("stopped".to_owned()));
+        state.ending.shared.close(Close::Local("stopped".to_owned()));
         Ok(())
     }
 }
@@ -324,11 +300,7 @@ impl Message for Batch {
     }
 
     fn serialize(self) -> Result<SerializedMessage, BoxedDowncastErr> {
-        Ok(SerializedMessage::Cast {
-            variant: String::new(),
-            args: self.0,
-            metadata: None,
-        })
+        Ok(SerializedMessage::Cast { variant: String::new(), args: self.0, metadata: None })
     }
 
     fn deserialize(message: SerializedMessage) -> Result<Self, BoxedDowncastErr> {
@@ -384,8 +356,7 @@ impl Actor for Link {
         let result = each_frame(&bytes, |frame| self.receive.frame(frame));
         self.shared.taken(bytes.len());
         if let Err(why) = result {
-            self.shared
-                .close(Close::Local(format!("malformed batch: {why}")));
+            self.shared.close(Close::Local(format!("malformed batch: {why}")));
         }
         Ok(())
     }

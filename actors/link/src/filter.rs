@@ -265,10 +265,8 @@ impl Inbound {
         let outer = body.first().copied().unwrap_or_default();
         if outer == AUTH {
             wire::only_field(AUTH, body).map_err(|_| Violation::Malformed("auth"))?;
-            self.auth_frames_left = self
-                .auth_frames_left
-                .checked_sub(1)
-                .ok_or(Violation::Order("auth"))?;
+            self.auth_frames_left =
+                self.auth_frames_left.checked_sub(1).ok_or(Violation::Order("auth"))?;
             return Ok(Step::Frame);
         }
         if self.auth_frames_left > 0 {
@@ -282,10 +280,7 @@ impl Inbound {
             if !self.ready {
                 return Err(Violation::Order("cast"));
             }
-            return Ok(Step::Cast {
-                left: len.saturating_sub(body.len()),
-                batch,
-            });
+            return Ok(Step::Cast { left: len.saturating_sub(body.len()), batch });
         }
         self.check_control(now_ms)
     }
@@ -293,10 +288,7 @@ impl Inbound {
     fn check_control(&mut self, now_ms: u64) -> Result<Step, Violation> {
         let malformed = |_| Violation::Malformed("control");
         let control = wire::only_field(CONTROL, self.head.body()).map_err(malformed)?;
-        let inner = control
-            .first()
-            .copied()
-            .ok_or(Violation::Malformed("control"))?;
+        let inner = control.first().copied().ok_or(Violation::Malformed("control"))?;
         let content = wire::only_field(inner, control).map_err(malformed)?;
         match inner {
             CONTROL_PING | CONTROL_PONG => self.take_ping(now_ms)?,
@@ -318,10 +310,7 @@ impl Inbound {
             }
             CONTROL_TERMINATE => return Err(Violation::LinkEnded),
             inner => {
-                return Err(Violation::Kind {
-                    outer: CONTROL,
-                    inner,
-                });
+                return Err(Violation::Kind { outer: CONTROL, inner });
             }
         }
         Ok(Step::Frame)
@@ -329,9 +318,7 @@ impl Inbound {
 
     fn take_ping(&mut self, now_ms: u64) -> Result<(), Violation> {
         let refill = now_ms.saturating_sub(self.pings_at_ms) / PING_REFILL_MS;
-        self.pings_at_ms = self
-            .pings_at_ms
-            .saturating_add(refill.saturating_mul(PING_REFILL_MS));
+        self.pings_at_ms = self.pings_at_ms.saturating_add(refill.saturating_mul(PING_REFILL_MS));
         let refill = u32::try_from(refill).unwrap_or(PINGS_BURST);
         self.pings_left = self.pings_left.saturating_add(refill).min(PINGS_BURST);
         self.pings_left = self.pings_left.checked_sub(1).ok_or(Violation::Pings)?;
@@ -363,10 +350,7 @@ impl Outbound {
     /// A new connection whose own link actor has pid `link`.
     #[must_use]
     pub fn new(link: u64) -> Self {
-        Self {
-            head: Head::default(),
-            link,
-        }
+        Self { head: Head::default(), link }
     }
 
     /// Takes bytes; says how many, and what is to be done.

@@ -102,16 +102,10 @@ where
             Answer::Refused(refused) => return Err(DialError::Refused(refused)),
         };
         let signed = transcript(hello.get(2..).unwrap_or_default(), &challenge_bytes);
-        let proof = Proof {
-            signature: key.sign(&signed).to_bytes().to_vec(),
-        };
+        let proof = Proof { signature: key.sign(&signed).to_bytes().to_vec() };
         write_message(write, &proof).await?;
         match decode::<Verdict>(&read_message(read).await?)? {
-            Verdict::Accepted { session, cookie } => Ok(Accepted {
-                session,
-                cookie,
-                node,
-            }),
+            Verdict::Accepted { session, cookie } => Ok(Accepted { session, cookie, node }),
             Verdict::Refused(refused) => Err(DialError::Refused(refused)),
         }
     };

@@ -70,10 +70,7 @@ impl Outbound {
     /// An empty queue; frames wait in it until [`Outbound::attach`].
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Self {
-            queue: Mutex::default(),
-            bytes_max: limits.outbound_bytes_max,
-        }
+        Self { queue: Mutex::default(), bytes_max: limits.outbound_bytes_max }
     }
 
     /// Queues a frame.
@@ -86,15 +83,9 @@ impl Outbound {
             return Err(SendError::Closed);
         }
         let len = frame.encoded_len();
-        let slack = if len <= SMALL_FRAME_BYTES {
-            SMALL_SLACK_BYTES
-        } else {
-            0
-        };
+        let slack = if len <= SMALL_FRAME_BYTES { SMALL_SLACK_BYTES } else { 0 };
         if queue.bytes > 0 && queue.bytes.saturating_add(len) > self.bytes_max + slack {
-            return Err(SendError::Full {
-                waiting: queue.bytes,
-            });
+            return Err(SendError::Full { waiting: queue.bytes });
         }
         match queue.batches.back_mut() {
             Some(batch) if batch.len() + len <= BATCH_BYTES => frame.encode(batch)?,
@@ -147,11 +138,7 @@ impl Outbound {
     /// Drops what waits; nothing is taken any more.
     pub fn close(&self) {
         let mut queue = self.lock();
-        *queue = Queue {
-            closed: true,
-            written: queue.written,
-            ..Queue::default()
-        };
+        *queue = Queue { closed: true, written: queue.written, ..Queue::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -169,11 +156,7 @@ impl Queue {
             };
             self.out.push_back(batch.len());
             if !sink(batch) {
-                *self = Self {
-                    closed: true,
-                    written: self.written,
-                    ..Self::default()
-                };
+                *self = Self { closed: true, written: self.written, ..Self::default() };
                 return;
             }
         }
@@ -186,11 +169,7 @@ mod tests {
     use std::sync::Arc;
 
     fn frame(len: usize) -> Frame {
-        Frame {
-            kind: 1,
-            corr: 1,
-            body: vec![7; len],
-        }
+        Frame { kind: 1, corr: 1, body: vec![7; len] }
     }
 
     #[test]
@@ -199,25 +178,13 @@ mod tests {
         let outbound = Outbound::new(&Limits::default());
         let log = Arc::clone(&sent);
         outbound.attach(move |batch| {
-            log.lock()
-                .unwrap()
-                .push(Frame::decode_batch(&batch).unwrap());
+            log.lock().unwrap().push(Frame::decode_batch(&batch).unwrap());
             true
         });
         for corr in 0..10 {
-            outbound
-                .send(&Frame {
-                    kind: 1,
-                    corr,
-                    body: vec![],
-                })
-                .unwrap();
+            outbound.send(&Frame { kind: 1, corr, body: vec![] }).unwrap();
         }
-        assert_eq!(
-            sent.lock().unwrap().len(),
-            2,
-            "two batches are out, eight frames wait"
-        );
+        assert_eq!(sent.lock().unwrap().len(), 2, "two batches are out, eight frames wait");
         outbound.written();
         let sent = sent.lock().unwrap();
         assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 8]);
@@ -227,16 +194,10 @@ mod tests {
 
     #[test]
     fn full_queue_refuses_but_lets_small_frames_through_for_a_while() {
-        let limits = Limits {
-            outbound_bytes_max: 10_000,
-            ..Limits::default()
-        };
+        let limits = Limits { outbound_bytes_max: 10_000, ..Limits::default() };
         let outbound = Outbound::new(&limits);
         outbound.send(&frame(9_000)).unwrap();
-        assert!(matches!(
-            outbound.send(&frame(2_000)),
-            Err(SendError::Full { .. })
-        ));
+        assert!(matches!(outbound.send(&frame(2_000)), Err(SendError::Full { .. })));
         for _ in 0..1_000 {
             outbound.send(&frame(10)).unwrap();
         }

@@ -108,7 +108,7 @@ async fn read_frames(mut read: BufReader<BoxRead>, receive: &dyn Receive) -> Clo
             Ok(Some(frame)) => receive.frame(frame),
             Ok(None) => return Close::Peer,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                return Close::Local(format!("malformed frame: {e}"));
+                return Close::Malformed(e.to_string());
             }
             Err(e) => return Close::Io(e.to_string()),
         }

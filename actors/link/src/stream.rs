@@ -53,10 +53,7 @@ impl Halves {
     /// Of two halves.
     #[must_use]
     pub fn new(read: BoxRead, write: BoxWrite) -> Self {
-        Self {
-            read: BufReader::with_capacity(READ_BUFFER_BYTES, read),
-            write,
-        }
+        Self { read: BufReader::with_capacity(READ_BUFFER_BYTES, read), write }
     }
 }
 
@@ -125,13 +122,7 @@ impl Filtered {
         link: u64,
         label: String,
     ) -> Self {
-        Self {
-            halves,
-            shared,
-            side,
-            link,
-            label,
-        }
+        Self { halves, shared, side, link, label }
     }
 
     /// Both halves, filtered, with the peer's label.
@@ -175,11 +166,7 @@ enum ReadState {
     /// Gathering the head of a frame.
     Head,
     /// Handing out what was gathered, from `at` on; then the next `left` bytes.
-    Release {
-        bytes: Vec<u8>,
-        at: usize,
-        left: usize,
-    },
+    Release { bytes: Vec<u8>, at: usize, left: usize },
     /// Handing out the next bytes as they come.
     Pass { left: usize },
 }
@@ -232,11 +219,7 @@ impl AsyncRead for FilterRead {
                 *at += part.len();
                 if *at == bytes.len() {
                     let left = *left;
-                    this.state = if left == 0 {
-                        ReadState::Head
-                    } else {
-                        ReadState::Pass { left }
-                    };
+                    this.state = if left == 0 { ReadState::Head } else { ReadState::Pass { left } };
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -286,11 +269,7 @@ impl AsyncRead for FilterRead {
                             left
                         }
                     };
-                    this.state = ReadState::Release {
-                        bytes: this.filter.release(),
-                        at: 0,
-                        left,
-                    };
+                    this.state = ReadState::Release { bytes: this.filter.release(), at: 0, left };
                 }
             }
         }
@@ -330,9 +309,7 @@ impl FilterWrite {
         let timeout: Duration = self.shared.limits.idle_timeout;
         match poll {
             Poll::Pending => {
-                let stall = self
-                    .stall
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 ready!(stall.as_mut().poll(cx));
                 self.shared.close(Close::Stalled);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -349,11 +326,7 @@ impl FilterWrite {
     }
 
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self
-            .pending
-            .get(self.pending_at..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.pending.get(self.pending_at..).filter(|rest| !rest.is_empty()) {
             let poll = Pin::new(&mut self.inner).poll_write(cx, rest);
             self.pending_at += ready!(self.watch(cx, poll))?;
         }
@@ -376,10 +349,7 @@ impl FilterWrite {
             Step::Drop { left } => self.state = WriteState::Drop { left },
             Step::Cast { left, batch } => {
                 self.pending = self.filter.release();
-                self.state = WriteState::Pass {
-                    left,
-                    batch: batch > 0,
-                };
+                self.state = WriteState::Pass { left, batch: batch > 0 };
             }
         }
     }
@@ -409,10 +379,7 @@ impl AsyncWrite for FilterWrite {
                 if written == left {
                     this.frame_done(batch);
                 } else {
-                    this.state = WriteState::Pass {
-                        left: left - written,
-                        batch,
-                    };
+                    this.state = WriteState::Pass { left: left - written, batch };
                 }
                 return Poll::Ready(Ok(written));
             }

@@ -100,10 +100,8 @@ impl FakeNode {
     pub async fn try_with(config: transport::Config) -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let socket = dir.path().join("weald.sock");
-        let credentials = Arc::new(FakeCredentials {
-            clients: Mutex::default(),
-            changed: watch::Sender::new(0),
-        });
+        let credentials =
+            Arc::new(FakeCredentials { clients: Mutex::default(), changed: watch::Sender::new(0) });
         let scope = Scope::new("test-node", None);
         let service = Arc::new(FakeService::new(scope.clone()));
         let sessions = Sessions::new();

@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use weald_cluster::service::{BoxFuture, Caller, PushError, Service};
 use weald_proto::error::{Current, ErrorCode, WireError};
 use weald_proto::frame::Frame;
-use weald_proto::request::{
-    Call, Change, Changes, ClientRole, Deliver, Item, LogPage, Named, Page, Reply, Request,
-    SendTo, Status, Written, decode_reply, error_frame, reply_frame, request_frame,
-};
 use weald_proto::request as r;
+use weald_proto::request::{
+    Call, Change, Changes, ClientRole, Deliver, Item, LogPage, Named, Page, Reply, Request, SendTo,
+    Status, Written, decode_reply, error_frame, reply_frame, request_frame,
+};
 use weald_supervision::Scope;
 
 #[derive(Default)]
@@ -259,7 +259,11 @@ impl Service for FakeService {
             }
             Request::Unregister(unregister) => {
                 let mut state = self.state();
-                if state.names.get(&unregister.name).is_some_and(|(holder, _)| holder.session == caller.session) {
+                if state
+                    .names
+                    .get(&unregister.name)
+                    .is_some_and(|(holder, _)| holder.session == caller.session)
+                {
                     state.names.remove(&unregister.name);
                 }
                 Self::ready::<r::Unregister>(corr, Ok(()))
@@ -282,7 +286,9 @@ impl Service for FakeService {
             Request::Log(log) => {
                 let after = log.after_seq.unwrap_or(0);
                 let records = (1..=3_u64).filter(|seq| *seq > after).map(|seq| {
-                    format!(r#"{{"seq":{seq},"ts_ms":{seq},"path":"node","event":"child_started"}}"#)
+                    format!(
+                        r#"{{"seq":{seq},"ts_ms":{seq},"path":"node","event":"child_started"}}"#
+                    )
                 });
                 Self::ready::<r::Log>(corr, Ok(LogPage { records: records.collect(), last_seq: 3 }))
             }
@@ -296,9 +302,9 @@ impl Service for FakeService {
             }
             other => {
                 let why = format!("{} is not faked", other.name());
-                Box::pin(async move {
-                    error_frame(corr, &WireError::new(ErrorCode::Unsupported, why))
-                })
+                Box::pin(
+                    async move { error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)) },
+                )
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::support::{SECOND, both, credential, over_cluster};
 use std::time::Duration;
-use weald_client::{Client, ClientRole, Credential, Error, LogFilter, Op, Refused, WatchEvent, table};
+use weald_client::{
+    Client, ClientRole, Credential, Error, LogFilter, Op, Refused, WatchEvent, table,
+};
 use weald_client_testing::FakeNode;
 use weald_proto::request::{Get, Put};
 
@@ -22,9 +24,15 @@ async fn store_operations_work_over_both_transports() {
         client.delete("t", "k").context(&swapped).await.unwrap();
         assert_eq!(client.get("t", "k").await.unwrap().value(), None);
 
-        let ops = (0..10_u8).map(|i| Op::Put(Put {
-            table: "range".into(), key: vec![i], value: vec![i], context: None, ttl_ms: None,
-        }));
+        let ops = (0..10_u8).map(|i| {
+            Op::Put(Put {
+                table: "range".into(),
+                key: vec![i],
+                value: vec![i],
+                context: None,
+                ttl_ms: None,
+            })
+        });
         let results = client.batch(ops.collect()).await.unwrap();
         assert!(results.len() == 10 && results.iter().all(Result::is_ok));
         let mut scan = client.scan("range").from([2]).to([9]).page_size(3);
@@ -71,7 +79,8 @@ async fn tree_log_and_status_are_typed() {
         assert_eq!((tree.path.as_str(), ids), ("node", vec!["transport", "control"]));
         let log = client.supervision_log(&LogFilter::default()).await.unwrap();
         assert_eq!(log.len(), 3);
-        let mut follow = client.follow_log(LogFilter { after_seq: Some(1), ..LogFilter::default() });
+        let mut follow =
+            client.follow_log(LogFilter { after_seq: Some(1), ..LogFilter::default() });
         assert_eq!(follow.next().await.unwrap().seq, 2);
         assert_eq!(follow.next().await.unwrap().seq, 3);
         assert_eq!(client.status().await.unwrap()["state"], "ready");

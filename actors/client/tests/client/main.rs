@@ -4,5 +4,8 @@ mod support;
 
 mod attack;
 mod calls;
+mod examples;
 mod names;
+mod raw;
 mod reconnect;
+mod secure;

@@ -27,7 +27,12 @@ impl Actor for Notes {
         Ok(())
     }
 
-    async fn handle(&self, _: ActorRef<Note>, note: Note, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Note>,
+        note: Note,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
         self.0.send(note).await?;
         Ok(())
     }

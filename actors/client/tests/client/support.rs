@@ -7,8 +7,17 @@ use weald_client_testing::FakeNode;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+/// Shows the logs of a test that is run with `RUST_LOG`.
+pub(crate) fn logs() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+    // Another test may have been first.
+    logs.try_init().ok();
+}
+
 /// A client over the cluster port.
 pub(crate) async fn over_cluster(node: &FakeNode, name: &str) -> Client {
+    logs();
     let credential = credential(node, name);
     Client::connect(node.address().to_string(), credential).await.unwrap()
 }

@@ -13,11 +13,7 @@ pub(super) fn identity(stream: &UnixStream) -> Identity {
         Ok(Some(pid)) => format!("unix pid {pid}"),
         Ok(None) | Err(_) => "unix".to_owned(),
     };
-    Identity {
-        name: "local".to_owned(),
-        role: ClientRole::Operator,
-        peer,
-    }
+    Identity { name: "local".to_owned(), role: ClientRole::Operator, peer }
 }
 
 /// Serves a connection until it ends.
@@ -31,11 +27,7 @@ pub(super) async fn serve(
     let (read, write) = stream.into_split();
     let outbound = Arc::new(Outbound::new(&limits));
     let session = Session::open(place, identity, service, Arc::clone(&outbound));
-    let plain = Plain::new(
-        Halves::new(Box::new(read), Box::new(write)),
-        outbound,
-        limits,
-    );
+    let plain = Plain::new(Halves::new(Box::new(read), Box::new(write)), outbound, limits);
     let handle = plain.handle();
     session.ends_by(move |why| handle.close(why));
     plain.run(session).await;

@@ -16,7 +16,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -42,10 +42,7 @@ impl Config {
     /// A socket at `path` with the default bounds.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            limits: weald_link::Limits::default(),
-        }
+        Self { path: path.into(), limits: weald_link::Limits::default() }
     }
 }
 
@@ -53,11 +50,7 @@ impl Config {
 #[must_use]
 pub fn child_spec(config: Config, service: Arc<dyn Service>, sessions: Arc<Sessions>) -> ChildSpec {
     let address = Address::<Msg>::new("control");
-    let ctx = Arc::new(Context {
-        config,
-        service,
-        sessions,
-    });
+    let ctx = Arc::new(Context { config, service, sessions, socket: Mutex::new(None) });
     ChildSpec::worker("control", &address, move || (Control, Arc::clone(&ctx)))
         .shutdown(Shutdown::Timeout(Duration::from_secs(2)))
 }
@@ -66,6 +59,8 @@ struct Context {
     config: Config,
     service: Arc<dyn Service>,
     sessions: Arc<Sessions>,
+    /// The socket outlives a killed actor: its successor goes on with it.
+    socket: Mutex<Option<Arc<UnixListener>>>,
 }
 
 struct Control;
@@ -80,14 +75,19 @@ impl Message for Msg {}
 
 struct State {
     accept: JoinHandle<()>,
-    path: PathBuf,
+    ctx: Arc<Context>,
 }
 
 impl Drop for State {
     fn drop(&mut self) {
         self.accept.abort();
-        // A file left behind is replaced at the next start.
-        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+impl Context {
+    fn socket(&self) -> MutexGuard<'_, Option<Arc<UnixListener>>> {
+        // Nothing panics while it is held.
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,16 +101,20 @@ impl Actor for Control {
         myself: ActorRef<Msg>,
         ctx: Arc<Context>,
     ) -> Result<State, ActorProcessingErr> {
-        let path = ctx.config.path.clone();
-        let listener = bind(&path).await?;
-        tracing::info!(event = "control_listening", path = %path.display(), "control socket open");
+        let open = ctx.socket().clone();
+        let listener = match open {
+            Some(listener) => listener,
+            None => Arc::new(bind(&ctx.config.path).await?),
+        };
+        *ctx.socket() = Some(Arc::clone(&listener));
+        let path = ctx.config.path.display();
+        tracing::info!(event = "control_listening", path = %path, "control socket open");
+        let context = Arc::clone(&ctx);
         let accept = tokio::spawn(async move {
-            accept(listener, ctx).await;
-            myself
-                .cast(Msg::Ended("the accept loop has ended".to_owned()))
-                .ok();
+            accept(listener, context).await;
+            myself.cast(Msg::Ended("the accept loop has ended".to_owned())).ok();
         });
-        Ok(State { accept, path })
+        Ok(State { accept, ctx })
     }
 
     async fn handle(
@@ -120,6 +124,19 @@ impl Actor for Control {
         _state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         Err(why.into())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Msg>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        *state.ctx.socket() = None;
+        // A file that is left behind, by a crash or here, is replaced at the next start.
+        std::fs::remove_file(&state.ctx.config.path).ok();
+        state.accept.abort();
+        (&mut state.accept).await.ok();
+        Ok(())
     }
 }
 
@@ -152,11 +169,8 @@ async fn bind(path: &Path) -> Result<UnixListener, String> {
     let mut hidden = path.as_os_str().to_owned();
     hidden.push("~");
     let hidden = PathBuf::from(hidden);
-    let (bind_path, moved) = if hidden.as_os_str().len() > PATH_BYTES_MAX {
-        (path, false)
-    } else {
-        (&*hidden, true)
-    };
+    let (bind_path, moved) =
+        if hidden.as_os_str().len() > PATH_BYTES_MAX { (path, false) } else { (&*hidden, true) };
     if moved {
         std::fs::remove_file(bind_path).ok();
     }
@@ -169,7 +183,7 @@ async fn bind(path: &Path) -> Result<UnixListener, String> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, ctx: Arc<Context>) {
+async fn accept(listener: Arc<UnixListener>, ctx: Arc<Context>) {
     let mut connections = JoinSet::new();
     let mut pause = ACCEPT_PAUSE.0;
     loop {

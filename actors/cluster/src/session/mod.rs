@@ -77,9 +77,7 @@ struct Permit {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("caller", &self.caller)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("caller", &self.caller).finish_non_exhaustive()
     }
 }
 
@@ -94,13 +92,7 @@ impl Session {
         let pushes = Arc::new(Pushes::new(Arc::clone(&outbound)));
         let Identity { name, role, peer } = identity;
         let push = Arc::new(Arc::clone(&pushes));
-        let caller = Arc::new(Caller {
-            session: place.id(),
-            name,
-            role,
-            peer,
-            push,
-        });
+        let caller = Arc::new(Caller { session: place.id(), name, role, peer, push });
         let session = Arc::new_cyclic(|me| Self {
             caller,
             service,
@@ -156,11 +148,7 @@ impl Session {
         self.pushes.close();
         self.outbound.close();
         self.service.closed(self.caller.session);
-        let place = self
-            .place
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(place);
     }
 
@@ -217,16 +205,14 @@ impl Session {
         }
         if !self.outbound.has_room() {
             let waiting = self.outbound.bytes();
-            return overloaded(format!(
-                "{waiting} bytes wait for the client; read replies first"
-            ));
+            return overloaded(format!("{waiting} bytes wait for the client; read replies first"));
         }
         Ok(permit)
     }
 
     fn refuse(&self, corr: u64, why: &WireError) {
         if let Err(e @ SendError::Full { .. }) = self.outbound.send(&error_frame(corr, why)) {
-            self.end(Close::Local(format!("the client does not read: {e}")));
+            self.end(Close::Full(e.to_string()));
         }
     }
 
@@ -235,7 +221,7 @@ impl Session {
         match self.outbound.send(&reply) {
             Ok(()) | Err(SendError::Closed) => {}
             Err(why @ SendError::Full { .. }) if reply.encoded_len() <= REPLY_SMALL_BYTES => {
-                self.end(Close::Local(format!("the client does not read: {why}")));
+                self.end(Close::Full(why.to_string()));
             }
             Err(why) => {
                 // A request that may have had an effect must not be called undone.
@@ -244,30 +230,21 @@ impl Session {
                     SendError::Full { .. } => ErrorCode::TimedOut,
                     _ => ErrorCode::Internal,
                 };
-                self.refuse(
-                    corr,
-                    &WireError::new(code, format!("the reply was dropped: {why}")),
-                );
+                self.refuse(corr, &WireError::new(code, format!("the reply was dropped: {why}")));
             }
         }
     }
 }
 
 fn panicked(request: u16) -> WireError {
-    WireError::new(
-        ErrorCode::Internal,
-        format!("the node panicked in request {request}"),
-    )
+    WireError::new(ErrorCode::Internal, format!("the node panicked in request {request}"))
 }
 
 impl Permit {
     fn take(in_flight: &Arc<InFlight>, bytes: usize) -> Self {
         in_flight.requests.fetch_add(1, Ordering::AcqRel);
         in_flight.bytes.fetch_add(bytes, Ordering::AcqRel);
-        Self {
-            in_flight: Arc::clone(in_flight),
-            bytes,
-        }
+        Self { in_flight: Arc::clone(in_flight), bytes }
     }
 }
 
@@ -280,12 +257,7 @@ impl Drop for Permit {
 
 impl Receive for Session {
     fn up(&self) {
-        let Caller {
-            session,
-            name,
-            peer,
-            ..
-        } = &*self.caller;
+        let Caller { session, name, peer, .. } = &*self.caller;
         tracing::info!(event = "session_up", session, client = %name, peer = %peer, "session up");
     }
 
@@ -298,15 +270,10 @@ impl Receive for Session {
     }
 
     fn closed(&self, why: &Close) {
-        let Caller {
-            session,
-            name,
-            peer,
-            ..
-        } = &*self.caller;
+        let Caller { session, name, peer, .. } = &*self.caller;
         // One line for each session, so it needs no limit of its own: sessions are bounded.
         match why {
-            Close::Peer | Close::Io(_) => {
+            Close::Peer | Close::Io(_) | Close::Local(_) => {
                 tracing::info!(event = "session_down", session, client = %name, peer = %peer, reason = %why, "session down");
             }
             why => {

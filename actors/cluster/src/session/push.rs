@@ -26,10 +26,7 @@ struct Waiting {
 
 impl Pushes {
     pub(super) fn new(outbound: Arc<Outbound>) -> Self {
-        Self {
-            outbound,
-            waiting: Mutex::default(),
-        }
+        Self { outbound, waiting: Mutex::default() }
     }
 
     /// Hands an answer to who waits for it. An answer nobody waits for came too late, and is dropped.
@@ -76,10 +73,7 @@ impl Pushes {
             waiting.by_corr.insert(corr, answer);
             corr
         };
-        let entry = Entry {
-            pushes: Arc::clone(self),
-            corr,
-        };
+        let entry = Entry { pushes: Arc::clone(self), corr };
         frame.corr = corr;
         match self.outbound.send(&frame) {
             Ok(()) => Ok((entry, answered)),

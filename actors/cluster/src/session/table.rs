@@ -40,9 +40,7 @@ struct Slot {
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions")
-            .field("count", &self.count())
-            .finish_non_exhaustive()
+        f.debug_struct("Sessions").field("count", &self.count()).finish_non_exhaustive()
     }
 }
 
@@ -62,10 +60,7 @@ impl Sessions {
     /// Sessions of a client.
     #[must_use]
     pub fn connections(&self, name: &str) -> usize {
-        self.lock()
-            .values()
-            .filter(|slot| slot.key.is_some() && slot.identity.name == name)
-            .count()
+        self.lock().values().filter(|slot| slot.key.is_some() && slot.identity.name == name).count()
     }
 
     /// Whether a session is open, or being set up.
@@ -83,10 +78,7 @@ impl Sessions {
             name: slot.identity.name.clone(),
             role: slot.identity.role,
             peer: slot.identity.peer.clone(),
-            in_flight: slot
-                .session
-                .as_ref()
-                .map_or(0, |session| session.in_flight()),
+            in_flight: slot.session.as_ref().map_or(0, |session| session.in_flight()),
         };
         slots.iter().map(entry).collect()
     }
@@ -118,27 +110,12 @@ impl Sessions {
         max: usize,
     ) -> Option<Place> {
         let mut slots = self.lock();
-        if slots
-            .values()
-            .filter(|slot| slot.key.is_some() == key.is_some())
-            .count()
-            >= max
-        {
+        if slots.values().filter(|slot| slot.key.is_some() == key.is_some()).count() >= max {
             return None;
         }
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        slots.insert(
-            id,
-            Slot {
-                identity,
-                key,
-                session: None,
-            },
-        );
-        Some(Place {
-            table: Arc::clone(self),
-            id,
-        })
+        slots.insert(id, Slot { identity, key, session: None });
+        Some(Place { table: Arc::clone(self), id })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Slot>> {

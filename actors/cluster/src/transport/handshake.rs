@@ -74,10 +74,7 @@ pub(super) async fn greet(
     let hello: Hello = decode(&hello_bytes)?;
     if let Err(refused) = acceptable(&hello, ctx) {
         write_message(&mut halves.write, &Answer::Refused(refused.clone())).await?;
-        return Err(Rejected::Refused {
-            refused,
-            name: hello.name,
-        });
+        return Err(Rejected::Refused { refused, name: hello.name });
     }
     let challenge = Challenge {
         node: ctx.config.node_name.clone(),
@@ -94,33 +91,20 @@ pub(super) async fn greet(
     let cookie = hex(&random::<32>().map_err(DialError::Random)?);
     match admit(&hello.name, &signed, &proof, peer, ctx) {
         Ok((place, identity)) => {
-            let accepted = Verdict::Accepted {
-                session: place.id(),
-                cookie: cookie.clone(),
-            };
+            let accepted = Verdict::Accepted { session: place.id(), cookie: cookie.clone() };
             write_message(&mut halves.write, &accepted).await?;
-            Ok(Admitted {
-                place,
-                identity,
-                cookie,
-            })
+            Ok(Admitted { place, identity, cookie })
         }
         Err(refused) => {
             write_message(&mut halves.write, &Verdict::Refused(refused.clone())).await?;
-            Err(Rejected::Refused {
-                refused,
-                name: hello.name,
-            })
+            Err(Rejected::Refused { refused, name: hello.name })
         }
     }
 }
 
 fn acceptable(hello: &Hello, ctx: &Context) -> Result<(), Refused> {
     if hello.version != VERSION {
-        return Err(Refused::Version {
-            ours: VERSION,
-            theirs: hello.version,
-        });
+        return Err(Refused::Version { ours: VERSION, theirs: hello.version });
     }
     match hello.role {
         Role::Client => {}
@@ -145,11 +129,7 @@ fn admit(
     let Some((key, role)) = known.filter(|_| verified) else {
         return Err(Refused::Credentials);
     };
-    let identity = Identity {
-        name: name.to_owned(),
-        role,
-        peer: peer.to_string(),
-    };
+    let identity = Identity { name: name.to_owned(), role, peer: peer.to_string() };
     let place = ctx
         .sessions
         .admit(identity.clone(), Some(key), ctx.config.clients_max)
@@ -169,11 +149,9 @@ fn verify(key: &[u8; 32], signed: &[u8], signature: &[u8]) -> bool {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            // Writing to a String does not fail.
-            write!(out, "{byte:02x}").ok();
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String does not fail.
+        write!(out, "{byte:02x}").ok();
+        out
+    })
 }

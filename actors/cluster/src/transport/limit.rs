@@ -19,23 +19,17 @@ pub(super) struct LogLimit {
 
 impl LogLimit {
     pub(super) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            spent: AtomicU64::new(0),
-            suppressed: AtomicU64::new(0),
-        }
+        Self { start: Instant::now(), spent: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
     /// Whether a line may be written; then with the number of lines left out before it.
     pub(super) fn admit(&self) -> Option<u64> {
         let now = u64::try_from(self.start.elapsed().as_millis() / REFILL.as_millis())
             .unwrap_or(u64::MAX);
-        let admitted = self
-            .spent
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
-                let spent = spent.max(now);
-                (spent < now + BURST).then_some(spent + 1)
-            });
+        let admitted = self.spent.fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
+            let spent = spent.max(now);
+            (spent < now + BURST).then_some(spent + 1)
+        });
         if admitted.is_ok() {
             Some(self.suppressed.swap(0, Ordering::AcqRel))
         } else {

@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -29,6 +29,9 @@ pub(super) struct Context {
     pub(super) sessions: Arc<Sessions>,
     pub(super) clients: DynamicHandle,
     pub(super) bound: watch::Sender<Vec<SocketAddr>>,
+    /// The sockets outlive a killed listener, so that its successor goes on with them: no port is lost to another program,
+    /// and peers that wait to be accepted are not refused.
+    pub(super) sockets: Mutex<Vec<Arc<TcpListener>>>,
 }
 
 pub(super) struct Listener;
@@ -42,11 +45,14 @@ pub(super) enum Msg {
 impl Message for Msg {}
 
 /// The accept loops; ended with the actor.
-pub(super) struct State(Vec<JoinHandle<()>>);
+pub(super) struct State {
+    loops: Vec<JoinHandle<()>>,
+    ctx: Arc<Context>,
+}
 
 impl Drop for State {
     fn drop(&mut self) {
-        for accept in &self.0 {
+        for accept in &self.loops {
             accept.abort();
         }
     }
@@ -63,30 +69,31 @@ impl Actor for Listener {
         ctx: Arc<Context>,
     ) -> Result<State, ActorProcessingErr> {
         let acceptor = ctx.config.tls.as_ref().map(tls::acceptor).transpose()?;
-        // After a restart the port stays the one that was chosen first.
-        let before = ctx.bound.borrow().clone();
-        let wanted = if before.is_empty() {
-            ctx.config.listen.clone()
-        } else {
-            before
-        };
-        let mut listeners = Vec::new();
-        for address in wanted {
-            if acceptor.is_none() && !address.ip().is_loopback() && !ctx.config.allow_plaintext {
-                return Err(format!(
-                    "address {address} is reachable from other machines: configure a certificate, or allow plain text"
-                )
-                .into());
+        let mut sockets = std::mem::take(&mut *ctx.sockets());
+        if sockets.is_empty() {
+            // After an orderly restart the port stays the one that was chosen first.
+            let before = ctx.bound.borrow().clone();
+            let wanted = if before.is_empty() { ctx.config.listen.clone() } else { before };
+            for address in wanted {
+                let plain = acceptor.is_none() && !ctx.config.allow_plaintext;
+                if plain && !address.ip().is_loopback() {
+                    return Err(format!(
+                        "address {address} is reachable from other machines: configure a certificate, or allow plain text"
+                    )
+                    .into());
+                }
+                sockets.push(Arc::new(bind(address).await?));
             }
-            listeners.push(bind(address).await?);
         }
-        let bound: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
+        ctx.sockets().clone_from(&sockets);
+        let bound =
+            sockets.iter().map(|socket| socket.local_addr()).collect::<io::Result<Vec<_>>>()?;
         for address in &bound {
             tracing::info!(event = "cluster_listening", address = %address, tls = acceptor.is_some(), "cluster port open");
         }
-        ctx.bound.send_replace(bound);
+        ctx.bound.send_replace(bound.clone());
         let logs = Arc::new(LogLimit::new());
-        let loops = listeners.into_iter().map(|(listener, address)| {
+        let loops = sockets.into_iter().zip(bound).map(|(listener, address)| {
             let accept = Accept {
                 ctx: Arc::clone(&ctx),
                 acceptor: acceptor.clone(),
@@ -98,7 +105,7 @@ impl Actor for Listener {
                 myself.cast(Msg::Ended(address)).ok();
             })
         });
-        Ok(State(loops.collect()))
+        Ok(State { loops: loops.collect(), ctx: Arc::clone(&ctx) })
     }
 
     async fn handle(
@@ -109,9 +116,30 @@ impl Actor for Listener {
     ) -> Result<(), ActorProcessingErr> {
         Err(format!("the accept loop of {address} has ended").into())
     }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Msg>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.ctx.sockets().clear();
+        for accept in state.loops.drain(..) {
+            accept.abort();
+            // Cancelled, as it should be: with it the last holder of the socket is gone.
+            accept.await.ok();
+        }
+        Ok(())
+    }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+impl Context {
+    fn sockets(&self) -> MutexGuard<'_, Vec<Arc<TcpListener>>> {
+        // Nothing panics while it is held.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let describe = |e: io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => format!(
             "address {address} is in use: another program listens there, choose another with `cluster.listen`"
@@ -122,9 +150,7 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> 
         io::ErrorKind::PermissionDenied => format!("address {address} may not be bound: {e}"),
         _ => format!("address {address}: {e}"),
     };
-    let listener = TcpListener::bind(address).await.map_err(describe)?;
-    let address = listener.local_addr().map_err(describe)?;
-    Ok((listener, address))
+    TcpListener::bind(address).await.map_err(describe)
 }
 
 struct Accept {
@@ -134,7 +160,7 @@ struct Accept {
 }
 
 impl Accept {
-    async fn run(self, listener: TcpListener) {
+    async fn run(self, listener: Arc<TcpListener>) {
         let mut handshakes = Handshakes::default();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -163,10 +189,7 @@ impl Accept {
                     handshakes.start(handshake.run(stream));
                 }
                 Err(e) => {
-                    self.log(
-                        SocketAddr::from(([0, 0, 0, 0], 0)),
-                        &format!("accept failed: {e}"),
-                    );
+                    self.log(SocketAddr::from(([0, 0, 0, 0], 0)), &format!("accept failed: {e}"));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }
@@ -254,14 +277,8 @@ impl Handshake {
 
     /// Starts the connection actor of an authenticated client.
     async fn connect(self, halves: Halves, admitted: Admitted) {
-        let Self {
-            ctx, peer, logs, ..
-        } = self;
-        let Admitted {
-            place,
-            identity,
-            cookie,
-        } = admitted;
+        let Self { ctx, peer, logs, .. } = self;
+        let Admitted { place, identity, cookie } = admitted;
         let limits = Limits {
             outbound_bytes_max: ctx.config.outbound_bytes_max,
             idle_timeout: ctx.config.idle_timeout,
@@ -273,25 +290,14 @@ impl Handshake {
         let service = Arc::clone(&ctx.service);
         let session = Session::open(place, identity, service, Arc::clone(&outbound));
         let receive: Arc<dyn Receive> = Arc::<Session>::clone(&session);
-        let setup = Setup::new(
-            halves,
-            Side::Server,
-            cookie,
-            label,
-            outbound,
-            receive,
-            limits,
-        );
+        let setup = Setup::new(halves, Side::Server, cookie, label, outbound, receive, limits);
         let handle = setup.handle();
         session.ends_by(move |why| handle.close(why));
         // A credential taken away between the proof and now is not in the table's last check.
         ctx.sessions.recheck(&*ctx.credentials);
         let setup = Mutex::new(Some(setup));
         let child = ChildSpec::worker(&id, &Address::new(&id), move || {
-            (
-                Connection,
-                setup.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            )
+            (Connection, setup.lock().unwrap_or_else(PoisonError::into_inner).take())
         })
         .restart(Restart::Temporary)
         .start_timeout(handshake::TIMEOUT);

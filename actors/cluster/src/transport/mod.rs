@@ -25,7 +25,7 @@ use crate::service::{Credentials, Service};
 use crate::session::Sessions;
 use listener::{Context, Listener};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use weald_link::Limits;
@@ -62,11 +62,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let Limits {
-            outbound_bytes_max,
-            idle_timeout,
-            ..
-        } = Limits::default();
+        let Limits { outbound_bytes_max, idle_timeout, .. } = Limits::default();
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 18086))],
             node_name: String::new(),
@@ -114,10 +110,7 @@ pub fn child_spec(
     let spec = DynamicSpec {
         shutdown: Some(Shutdown::Timeout(Duration::from_secs(1))),
         // Sessions are temporary: none is ever restarted.
-        intensity: Intensity {
-            max_restarts: 0,
-            window: Duration::from_secs(1),
-        },
+        intensity: Intensity { max_restarts: 0, window: Duration::from_secs(1) },
         // A session that has ended may still have its actor for a moment.
         max_children: config.clients_max.saturating_mul(2),
         quiet: true,
@@ -141,14 +134,8 @@ pub fn child_spec(
         }
     });
 
-    let ctx = Arc::new(Context {
-        config,
-        service,
-        credentials,
-        sessions,
-        clients,
-        bound,
-    });
+    let sockets = Mutex::default();
+    let ctx = Arc::new(Context { config, service, credentials, sessions, clients, bound, sockets });
     let address = Address::new("listener");
     let listener_spec =
         ChildSpec::worker("listener", &address, move || (Listener, Arc::clone(&ctx)))
@@ -158,8 +145,5 @@ pub fn child_spec(
         .child(clients_spec)
         .child(credentials_spec)
         .child(listener_spec);
-    (
-        ChildSpec::supervisor("transport", transport),
-        Bound(bound_now),
-    )
+    (ChildSpec::supervisor("transport", transport), Bound(bound_now))
 }
