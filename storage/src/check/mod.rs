@@ -27,7 +27,9 @@ use crate::partition::changes;
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
 use crate::partition::ops::expires_all_ms;
-use crate::partition::tree::{Leaves, decode_leaves, leaf_index, target_of};
+use crate::partition::tree::{
+    Leaves, Pending, decode_leaves, leaf_index, target_of,
+};
 use pages::{Fault, Item, PageFile, Tree};
 
 /// What a check found.
@@ -302,11 +304,18 @@ fn check_index(walk: &mut Walk<'_>, name: &str, expected: &PairSum) -> Result<()
 
 fn check_tree(walk: &mut Walk<'_>, expected: &Expected) -> Result<TreeNode, Fault> {
     let mut rows: Vec<Leaves> = vec![Leaves::default(); usize::from(BRANCHES)];
+    let mut pending = Pending::default();
     walk("tree", &mut |branch, row| {
+        if Pending::is_key(branch) {
+            return pending.add_row(row).ok_or_else(|| "a row of changes is damaged".to_owned());
+        }
         let [branch] = branch else { return Err("a row that is no branch".to_owned()) };
         rows[usize::from(*branch)] = decode_leaves(row).ok_or("a branch of a wrong length")?;
         Ok(())
     })?;
+    for (branch, leaves) in (0..=u8::MAX).zip(&mut rows) {
+        *leaves = pending.apply_to(branch, *leaves);
+    }
     for bucket in Bucket::all() {
         let stored = rows[usize::from(bucket.branch())][leaf_index(bucket)];
         if stored != expected.leaves[usize::from(bucket.number())] {

@@ -17,15 +17,15 @@
 //! |-----------|------------------------------|--------------------------------------------------|
 //! | `meta`    | `identity`, `head`           | see `identity`, [`head`]                         |
 //! | `objects` | row of the object            | record (see [`crate::codec`])                    |
-//! | `tree`    | branch u8                    | its 16 leaves, 24 bytes each (see [`tree`])      |
+//! | `tree`    | branch u8, `pending`         | its 16 leaves, 24 bytes each (see [`tree`])      |
 //! | `buckets` | first 16 bytes of key's hash | row of the object                                |
 //! | `changes` | sequence number u64          | kind, dot, row of the object (see [`changes`])   |
 //! | `expiry`  | ms u64, 16 bytes of hash     | row of the object                                |
 //! | `clock`   | actor                        | counters seen (see [`crate::clock`])             |
 //!
 //! The first 12 bits of the key's hash are its bucket. `buckets` changes only when an object
-//! appears, so overwriting one dirties its own page, the head, one page of the tree and the end of
-//! the log.
+//! appears, so overwriting one dirties its own page, the head, the pending changes of the tree and
+//! the end of the log.
 
 pub(crate) mod batch;
 pub(crate) mod changes;

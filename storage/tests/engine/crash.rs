@@ -108,7 +108,7 @@ fn killed_in_a_commit_loses_no_acknowledged_write_and_reuses_no_dot() {
         assert!(incarnations.insert(store.incarnation()), "each life has its own incarnation");
         assert_tree_is_sound(&store);
         for (k, value) in &mut acked {
-            let found = store.value(&t, &key(&*k));
+            let found = store.value(&t, &key(k.as_str()));
             let found = found.map_or_else(|| "-".to_owned(), |v| String::from_utf8(v).unwrap());
             let open = pending.remove(k).unwrap_or_default();
             assert!(found == *value || open.contains(&found), "{k}: {value} acknowledged, {found}");

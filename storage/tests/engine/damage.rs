@@ -22,7 +22,7 @@ const PAGE: u64 = 4096;
 fn sound(dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let store = open(dir, config(1));
     let t = table("t");
-    let value = |n: u32| format!("value-{n}-").repeat(if n % 40 == 0 { 900 } else { 4 });
+    let value = |n: u32| format!("value-{n}-").repeat(if n.is_multiple_of(40) { 900 } else { 4 });
     let ops = (0..500).map(|n| put_op(&t, &key(format!("k{n:04}")), value(n).as_bytes()));
     assert!(store.batch(0, ops.collect()).iter().all(Result::is_ok));
     let long = (0..20).map(|n| put_op(&t, &key([vec![b'x'; 600], vec![n]].concat()), b"long"));

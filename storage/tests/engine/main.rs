@@ -4,6 +4,7 @@
 //! child: this binary started again with [`support::CHILD`] set and one test selected.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::print_stdout, reason = "tests say why they skip")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod changes;
@@ -13,6 +14,7 @@ mod crud;
 mod damage;
 mod lives;
 mod model;
+mod repair;
 mod scans;
 mod space;
 mod support;

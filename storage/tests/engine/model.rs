@@ -48,7 +48,7 @@ proptest! {
         // Long keys among them, so that truncated rows take part.
         let name = |k: u8| {
             let mut bytes = vec![b'k', k];
-            if k % 3 == 0 {
+            if k.is_multiple_of(3) {
                 bytes.splice(0..0, [b'x'; 600]);
             }
             key(bytes)

@@ -50,7 +50,7 @@ fn keys_of_every_length_are_kept_apart_and_in_order() {
     for (k, value) in &rows {
         assert_eq!(store.value(&t, &key(k)).as_ref(), Some(value), "{} bytes", k.len());
     }
-    let scan = Scan { limit_items: 700, limit_bytes: usize::MAX, ..Scan::new(t.clone()) };
+    let scan = Scan { limit_items: 700, limit_bytes: usize::MAX, ..Scan::new(t) };
     let all = pages(&store, &scan);
     assert!(all.iter().map(|(k, values)| (k, &values[0])).eq(rows.iter()));
 }

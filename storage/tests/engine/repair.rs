@@ -1,0 +1,139 @@
+//! Damage that is met while running: found by a read or a scrub, healed by a peer or a rebuild.
+//!
+//! The files are changed with plain LMDB between two starts, and the check at boot is told to look
+//! away.
+
+use std::path::Path;
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, EnvOpenOptions, RwTxn};
+use weald_storage::{
+    Bucket, CheckVerdict, ReadError, Resolvers, Scan, Space, Store, WriteError, WriteOp,
+};
+
+use crate::support::{Short, assert_tree_is_sound, config, fast_dir, key, open, put_op, table};
+
+/// Changes a row of a closed partition.
+#[allow(unsafe_code, reason = "heed's open is unsafe")]
+fn tamper(dir: &Path, database: &str, change: impl FnOnce(&heed::Database<'_, Bytes, Bytes>, &mut RwTxn<'_>)) {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(64 << 20).max_dbs(8);
+    // SAFETY: the store is closed, and no other test works in this directory.
+    let env = unsafe { options.open(dir.join("partition-0")) }.unwrap();
+    let txn = env.write_txn().unwrap();
+    env.create_databases_and_commit(txn, |opener, txn| {
+        let rows = opener.create_database::<Bytes, Bytes>(txn, Some(database))?;
+        change(&rows, txn);
+        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit(()))
+    })
+    .unwrap();
+    env.prepare_for_closing().wait();
+}
+
+fn open_unchecked(dir: &Path) -> Store {
+    let check = |_: &Path| Ok(CheckVerdict::Sound { rows: 0, ms: 0 });
+    Store::open(dir, config(1), Resolvers::default(), &check, &mut Vec::new()).unwrap()
+}
+
+#[test]
+fn damaged_record_is_never_read_and_a_peer_heals_it() {
+    let dir = fast_dir();
+    let store = open(dir.path(), config(1));
+    let t = table("t");
+    for n in 0..20 {
+        store.put(&t, &key(format!("k{n:02}")), b"value");
+    }
+    let bad = key("k07");
+    store
+        .write(WriteOp::Put {
+            table: t.clone(),
+            key: bad.clone(),
+            value: b"value".to_vec(),
+            context: None,
+            ttl: Some(std::time::Duration::from_secs(999_999)),
+        })
+        .unwrap();
+    let good = store.partition(0).object(&t, &bad).unwrap().unwrap();
+    store.close().unwrap();
+    tamper(dir.path(), "objects", |objects, txn| {
+        let row = weald_storage::row_key(&t, &bad);
+        let mut record = objects.get(txn, &row).unwrap().unwrap().to_vec();
+        let at = record.len() - 6;
+        record[at] ^= 1;
+        objects.put(txn, &row, &record).unwrap();
+    });
+    let store = open_unchecked(dir.path());
+    assert!(matches!(store.get(&t, &bad, 0), Err(ReadError::Corrupt(_))));
+    assert!(matches!(store.partition(0).object(&t, &bad), Err(ReadError::Corrupt(_))));
+    let page = store.scan(&Scan::new(t.clone()), 0).unwrap();
+    assert_eq!((page.items.len(), page.corrupt), (19, 1));
+    // A write would drop what is there without having seen it.
+    let outcomes = store.batch(0, vec![put_op(&t, &bad, b"new"), put_op(&t, &key("k08"), b"ok")]);
+    assert!(matches!(outcomes[0], Err(WriteError::Corrupt(_))));
+    assert!(outcomes[1].is_ok());
+    let bucket = Bucket::of(&t, &bad);
+    let report = store.partition(0).scrub(Space::Durable, bucket..=bucket).unwrap();
+    assert_eq!((report.corrupt, report.mismatches), (1, vec![bucket]));
+    let merge = WriteOp::Merge { table: t.clone(), key: bad.clone(), object: good };
+    // The object is of a past life of this node, as a peer would send it back.
+    store.write(merge).unwrap();
+    assert_eq!(store.value(&t, &bad).unwrap(), b"value");
+    assert_tree_is_sound(&store);
+    store.put(&t, &bad, b"new");
+    store.close().unwrap();
+    assert!(matches!(
+        weald_storage::check_env(&dir.path().join("partition-0")),
+        CheckVerdict::Sound { .. }
+    ));
+}
+
+#[test]
+fn wrong_sum_is_found_by_a_scrub_and_rebuilt() {
+    let dir = fast_dir();
+    let store = open(dir.path(), config(1));
+    let t = table("t");
+    let ops = (0..700).map(|n| put_op(&t, &key(format!("k{n}")), b"v")).collect();
+    assert!(store.batch(0, ops).iter().all(Result::is_ok));
+    store.close().unwrap();
+    let wrong = Bucket::of(&t, &key("k5"));
+    tamper(dir.path(), "tree", |tree, txn| {
+        let mut row = tree.get(txn, &[wrong.branch()]).unwrap().unwrap().to_vec();
+        row[usize::from(wrong.number() % 16) * 24 + 20] ^= 0x55;
+        tree.put(txn, &[wrong.branch()], &row).unwrap();
+    });
+    let damaged = weald_storage::check_env(&dir.path().join("partition-0"));
+    assert!(matches!(damaged, CheckVerdict::Damaged { .. }));
+    let store = open_unchecked(dir.path());
+    let all = Bucket::new(0).unwrap()..=Bucket::new(4095).unwrap();
+    let report = store.partition(0).scrub(Space::Durable, all).unwrap();
+    assert_eq!((report.mismatches, report.corrupt), (vec![wrong], 0));
+    store.partition(0).repair_tree(wrong).unwrap();
+    assert_tree_is_sound(&store);
+    store.put(&t, &key("k5"), b"w");
+    assert_tree_is_sound(&store);
+    store.close().unwrap();
+    assert!(matches!(
+        weald_storage::check_env(&dir.path().join("partition-0")),
+        CheckVerdict::Sound { .. }
+    ));
+}
+
+#[test]
+fn tree_stays_the_sum_while_changes_are_gathered_and_folded() {
+    let dir = fast_dir();
+    let mut store = open(dir.path(), config(1));
+    let t = table("t");
+    let mut written = 0_u32;
+    for (round, size) in [1, 75, 1, 1, 300, 76, 77, 200, 600, 1, 511, 1, 1, 150].into_iter().enumerate() {
+        let ops = (0..size).map(|n| put_op(&t, &key(format!("k{}", (written + n) % 900)), b"v"));
+        assert!(store.batch(0, ops.collect()).iter().all(Result::is_ok));
+        written += size;
+        assert_tree_is_sound(&store);
+        if round % 4 == 3 {
+            drop(store);
+            let verdict = weald_storage::check_env(&dir.path().join("partition-0"));
+            assert!(matches!(verdict, CheckVerdict::Sound { .. }), "{verdict:?}");
+            store = open(dir.path(), config(1));
+        }
+    }
+}
