@@ -193,6 +193,15 @@ mod tests {
     }
 
     #[test]
+    fn readme_has_the_table() {
+        let readme = include_str!("../README.md");
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.meaning());
+            assert!(readme.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn closed_pipe_is_a_quiet_end() {
         let failure = Failure::output(&io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((failure.exit, failure.message.as_str()), (Exit::Ok, ""));

@@ -63,13 +63,13 @@ impl Key {
     }
 }
 
-/// The known word that is nearest to `word`, if any is near enough to be meant.
+/// The known word that is nearest to `word`, if any is near enough to be meant: one slip in three letters.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const NEAR: f64 = 0.75; // guess: catches one or two slips in a short word, and no other word
+    let slips_max = (word.chars().count() / 3).max(1);
     known
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(score, _)| *score >= NEAR)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
+        .filter(|(slips, _)| *slips <= slips_max)
+        .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)
 }
 

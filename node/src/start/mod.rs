@@ -9,6 +9,7 @@ mod data_dir;
 mod node;
 mod notify;
 mod pid_file;
+mod settings;
 mod signals;
 mod status;
 

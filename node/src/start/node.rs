@@ -1,13 +1,14 @@
 //! What each step of the boot does, and how it is undone.
 
+use super::settings::{chain, open_exit, store_config, transport_config};
 use super::signals::Signals;
-use super::status::Sources;
+use super::status::{Phase, Sources};
 use super::{banner, check, data_dir, notify, pid_file};
 use crate::args::{Global, Start};
 use crate::boot::{Entry, Step};
 use crate::cmd::remote::SOCKET;
 use crate::cmd::supervision::LOG_DIR;
-use crate::config::{self, Config, Flags, Loaded, storage};
+use crate::config::{self, Config, Flags, Loaded};
 use crate::credential;
 use crate::exit::{Exit, Failure};
 use crate::logging::{self, LevelHandle};
@@ -15,7 +16,6 @@ use crate::out::{self, Out};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use weald_cluster::control;
 use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
@@ -25,12 +25,9 @@ use weald_cluster::registry::{RegistryError, RegistryHandle};
 use weald_cluster::service::{Credentials, Service};
 use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
-use weald_cluster::transport::{self, TlsFiles};
+use weald_cluster::transport;
 use weald_proto::request::ClientRole;
-use weald_storage::{
-    BootEvent, CheckVerdict, DataDirLock, Durability, LockError, OnDamage, OpenError, Resolvers,
-    Store, StoreConfig,
-};
+use weald_storage::{BootEvent, CheckVerdict, DataDirLock, LockError, Resolvers, Store};
 use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
 
 /// Name of the credential of the first boot.
@@ -61,7 +58,7 @@ pub(super) struct Node {
     store: Option<StoreHandle>,
     is_new: bool,
     running: Option<Running>,
-    stopping: Arc<AtomicBool>,
+    phase: Phase,
     stop_by: Option<Instant>,
 }
 
@@ -88,7 +85,7 @@ impl Node {
             store: None,
             is_new: false,
             running: None,
-            stopping: Arc::default(),
+            phase: Phase::default(),
             stop_by: None,
         }
     }
@@ -176,7 +173,7 @@ impl Node {
 
     /// From here on the node is stopping.
     pub(super) fn begin_stop(&mut self, end: &End) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.phase.stopping();
         let why = match end {
             End::Signal(name) => (*name).to_owned(),
             End::GaveUp(report) => report.clone(),
@@ -375,7 +372,7 @@ impl Node {
             scope: scope.clone(),
             bound,
             sessions,
-            stopping: Arc::clone(&self.stopping),
+            phase: self.phase.clone(),
         });
         // Set once, a line above: cannot be taken.
         status.set(Arc::clone(&sources)).ok();
@@ -440,6 +437,7 @@ impl Node {
 
     fn tell_ready(&mut self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Err(out_of_order(Step::Tree)) };
+        self.phase.ready();
         let status = running.sources.status();
         let listen = status["listen"]["cluster"].as_str().unwrap_or_default().to_owned();
         self.emit(Event::NodeStarted, "");
@@ -471,67 +469,6 @@ impl Node {
 async fn is_alive(registry: RegistryHandle, limit: Duration) -> bool {
     let asked = registry.unregister(String::new(), 0, limit).await;
     !matches!(asked, Err(RegistryError::Unavailable(_)))
-}
-
-fn store_config(config: &storage::Storage) -> StoreConfig {
-    StoreConfig {
-        partitions: config.partitions,
-        durability: match config.durability {
-            storage::Durability::Full => Durability::Full,
-            storage::Durability::Relaxed => Durability::Relaxed,
-        },
-        map_size: config.map_size,
-        map_size_max: config.map_size_max,
-        changes_retained: config.changes_retained,
-        on_damage: match config.on_damage {
-            storage::OnDamage::Stop => OnDamage::Stop,
-            storage::OnDamage::Continue => OnDamage::Continue,
-        },
-        ..StoreConfig::default()
-    }
-}
-
-fn transport_config(config: &Config, name: &str, store: &Store) -> transport::Config {
-    let cluster = &config.cluster;
-    transport::Config {
-        listen: vec![cluster.listen],
-        node_name: name.to_owned(),
-        node_uuid: store.node_id().0,
-        incarnation: store.incarnation(),
-        cluster: (!cluster.name.is_empty()).then(|| cluster.name.clone()),
-        clients_max: usize::try_from(cluster.max_clients).unwrap_or(usize::MAX),
-        idle_timeout: cluster.idle_timeout,
-        tls: cluster
-            .tls_certificate
-            .clone()
-            .zip(cluster.tls_key.clone())
-            .map(|(cert, key)| TlsFiles { cert, key }),
-        allow_plaintext: cluster.allow_plaintext,
-        ..transport::Config::default()
-    }
-}
-
-fn open_exit(error: &OpenError) -> Exit {
-    match error {
-        OpenError::Config { .. } | OpenError::PartitionsDiffer { .. } => Exit::Config,
-        OpenError::Format { .. }
-        | OpenError::Foreign { .. }
-        | OpenError::Damaged { .. }
-        | OpenError::Tables(_) => Exit::Damaged,
-        _ => Exit::Io,
-    }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 async fn in_thread<T: Send + 'static>(

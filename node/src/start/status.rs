@@ -1,19 +1,41 @@
 //! What `weald status` shows: the node as it knows itself.
 //!
 //! # Shape
-//! JSON. `state` is `ready` or `stopping`; `healthy` is whether `problems` is empty in state `ready`; sizes in bytes, times in
+//! JSON. `state` is `starting`, `ready` or `stopping`; `healthy` is whether `problems` is empty in state `ready`; sizes in bytes, times in
 //! milliseconds. Fields are only ever added.
 
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Bound;
 use weald_storage::StoreStats;
 use weald_supervision::{Scope, Status, TreeNode};
+
+/// What the node is at. Clones are the same phase.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Phase(Arc<AtomicU8>);
+
+const PHASES: [&str; 3] = ["starting", "ready", "stopping"];
+
+impl Phase {
+    /// The boot is over.
+    pub(crate) fn ready(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+
+    /// The node is stopping.
+    pub(crate) fn stopping(&self) {
+        self.0.store(2, Ordering::Relaxed);
+    }
+
+    fn name(&self) -> &'static str {
+        PHASES[usize::from(self.0.load(Ordering::Relaxed)) % PHASES.len()]
+    }
+}
 
 /// Where the status comes from.
 #[derive(Debug)]
@@ -26,7 +48,7 @@ pub(crate) struct Sources {
     pub(crate) scope: Scope,
     pub(crate) bound: Bound,
     pub(crate) sessions: Arc<Sessions>,
-    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) phase: Phase,
 }
 
 impl Sources {
@@ -38,7 +60,7 @@ impl Sources {
         let mut restarts = 0;
         walk(&tree, &mut problems, &mut restarts);
         storage_problems(&stats, &mut problems);
-        let stopping = self.stopping.load(Ordering::Relaxed);
+        let state = self.phase.name();
         let cluster: Vec<String> = self.bound.addresses().iter().map(ToString::to_string).collect();
         json!({
             "node": self.node,
@@ -46,8 +68,8 @@ impl Sources {
             "incarnation": stats.incarnation,
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "state": if stopping { "stopping" } else { "ready" },
-            "healthy": !stopping && problems.is_empty(),
+            "state": state,
+            "healthy": state == "ready" && problems.is_empty(),
             "problems": problems,
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "data_dir": self.data_dir,
