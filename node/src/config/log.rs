@@ -26,7 +26,7 @@ pub(crate) enum Format {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: Format::Auto }
+        Self { level: "info,supervision=warn".to_owned(), format: Format::Auto }
     }
 }
 
@@ -45,7 +45,8 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         path: "log.level",
         doc: "What is logged: error, warn, info, debug, trace or off, optionally per module, as\n\
-              \"info,weald_storage=debug\". Changed at run time by `weald log-level`.",
+              \"info,weald_storage=debug\". Changed at run time by `weald log-level`. The supervision log has\n\
+              every start and stop of a process anyway: here, by default, only what went wrong.",
         get: |c| Value::Text(c.log.level.clone()),
         set: |c, v| {
             let text = v.text()?;

@@ -179,6 +179,7 @@ impl Node {
             End::GaveUp(report) => report.clone(),
         };
         self.stop_by = Some(Instant::now() + self.shutdown_timeout());
+        tracing::info!(event = "node_stopping", reason = %why, "node is stopping");
         self.emit(Event::NodeStopping, &why);
     }
 
@@ -411,6 +412,7 @@ impl Node {
             Failure::new(Exit::GaveUp, "the store did not close within node.shutdown_timeout")
         })??;
         closed.map_err(|e| Failure::new(Exit::Io, chain(&e)))?;
+        tracing::info!(event = "node_stopped", "node has stopped, all data is on disk");
         self.emit(Event::NodeStopped, "");
         Ok(())
     }
