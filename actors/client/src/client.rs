@@ -139,9 +139,12 @@ impl Builder {
             (Some(_), _) => {
                 return Err(Error::Invalid("give a socket or addresses, not both".to_owned()));
             }
-            (None, Some(credential)) if !self.addresses.is_empty() => {
-                Target::Tcp { addresses: self.addresses, credential, cluster: self.cluster, tls }
-            }
+            (None, Some(credential)) if !self.addresses.is_empty() => Target::Tcp {
+                addresses: self.addresses,
+                credential: Box::new(credential),
+                cluster: self.cluster,
+                tls,
+            },
             (None, Some(_)) => return Err(Error::Invalid("give an address".to_owned())),
             (None, None) => return Err(Error::Invalid("give a credential".to_owned())),
         };

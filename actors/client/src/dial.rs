@@ -28,7 +28,7 @@ pub(crate) enum Target {
     Unix(PathBuf),
     Tcp {
         addresses: Vec<String>,
-        credential: Credential,
+        credential: Box<Credential>,
         cluster: Option<String>,
         tls: Option<tls::Connector>,
     },

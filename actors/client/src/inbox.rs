@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weald_proto::error::{ErrorCode, WireError};
 use weald_proto::frame::Frame;
-use weald_proto::request::{Call, Deliver, Reply, Request, error_frame, reply_frame};
+use weald_proto::request::{Deliver, Reply, Request, error_frame, reply_frame};
 
 /// Messages that are being answered at a time; more are answered `Overloaded`.
 const SERVING_MAX: usize = 1024;
@@ -56,15 +56,12 @@ impl Inbox {
     /// Takes a frame that the node pushed, and answers it.
     pub(crate) fn take(&self, wire: &Arc<Wire>, frame: Frame) {
         let Frame { kind, corr, body } = frame;
-        let Deliver { name, payload, reply } = match Request::decode(kind, &body) {
-            Ok(Request::Deliver(deliver)) => deliver,
-            Ok(_) | Err(_) => {
-                let why = format!("this client does not know request {kind}");
-                wire.answer(&error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)));
-                return;
-            }
+        let Ok(Request::Deliver(Deliver { name, payload, reply })) = Request::decode(kind, &body)
+        else {
+            let why = format!("this client does not know request {kind}");
+            wire.answer(&error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)));
+            return;
         };
-        debug_assert_eq!(kind, Deliver::KIND);
         let handler = self.handlers().get(&name).map(Arc::clone);
         let answer = match handler {
             Some(handler) => handler(&payload, reply),

@@ -148,7 +148,7 @@ impl Head {
             return Ok((LEN_BYTES, None));
         };
         let wire_len = u64::from_be_bytes(*len);
-        let len = usize::try_from(wire_len).map_err(|_| Violation::TooLarge(wire_len))?;
+        let len = usize::try_from(wire_len).map_err(|_too_wide| Violation::TooLarge(wire_len))?;
         if len == 0 {
             return Err(Violation::Malformed("empty"));
         }
@@ -264,7 +264,7 @@ impl Inbound {
         let body = self.head.body();
         let outer = body.first().copied().unwrap_or_default();
         if outer == AUTH {
-            wire::only_field(AUTH, body).map_err(|_| Violation::Malformed("auth"))?;
+            wire::only_field(AUTH, body).map_err(|_bad| Violation::Malformed("auth"))?;
             self.auth_frames_left =
                 self.auth_frames_left.checked_sub(1).ok_or(Violation::Order("auth"))?;
             return Ok(Step::Frame);
@@ -370,7 +370,7 @@ impl Outbound {
                 Ok((_, batch)) => Step::Cast { left, batch },
                 Err(_) => Step::Drop { left },
             },
-            body => self.control(body.to_vec(), left)?,
+            _ => self.control(left)?,
         };
         if matches!(step, Step::Drop { .. }) {
             self.head.bytes.clear();
@@ -383,9 +383,9 @@ impl Outbound {
         std::mem::take(&mut self.head.bytes)
     }
 
-    fn control(&mut self, body: Vec<u8>, left: usize) -> Result<Step, Violation> {
-        let (_, inner) =
-            wire::field(CONTROL, &body).map_err(|_| Violation::Malformed("control"))?;
+    fn control(&mut self, left: usize) -> Result<Step, Violation> {
+        let (_, inner) = wire::field(CONTROL, self.head.body())
+            .map_err(|_bad| Violation::Malformed("control"))?;
         Ok(match inner.first() {
             Some(&(CONTROL_PING | CONTROL_PONG)) => Step::Cast { left, batch: 0 },
             Some(&CONTROL_READY) => {

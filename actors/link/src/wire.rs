@@ -8,7 +8,7 @@ pub(crate) struct Malformed;
 pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let mut value = 0_u64;
     for (index, &byte) in bytes.iter().enumerate().take(10) {
-        let shift = 7 * u32::try_from(index).map_err(|_| Malformed)?;
+        let shift = 7 * u32::try_from(index).map_err(|_too_wide| Malformed)?;
         let part = u64::from(byte & 0x7F);
         if shift == 63 && part > 1 {
             return Err(Malformed);
@@ -38,7 +38,7 @@ pub(crate) fn field(tag: u8, bytes: &[u8]) -> Result<(usize, &[u8]), Malformed> 
     match bytes.split_first() {
         Some((&first, rest)) if first == tag => {
             let (len, rest) = varint(rest)?;
-            Ok((usize::try_from(len).map_err(|_| Malformed)?, rest))
+            Ok((usize::try_from(len).map_err(|_too_wide| Malformed)?, rest))
         }
         _ => Err(Malformed),
     }

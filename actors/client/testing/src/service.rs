@@ -46,7 +46,9 @@ fn fail<T>(code: ErrorCode, why: &str) -> Reply<T> {
 }
 
 impl FakeService {
-    pub(crate) fn new(scope: Scope) -> Self {
+    /// An empty store.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
         Self {
             state: Arc::default(),
             changed: Arc::new(watch::Sender::new(0)),
@@ -191,6 +193,7 @@ impl FakeService {
         })
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "replies are made in place")]
     fn ready<C: Call>(corr: u64, reply: Reply<C::Reply>) -> BoxFuture<'static, Frame> {
         let frame = reply_frame::<C>(corr, &reply);
         Box::pin(async move { frame })

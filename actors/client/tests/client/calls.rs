@@ -39,7 +39,7 @@ async fn store_operations_work_over_both_transports() {
         let mut keys = Vec::new();
         while let Some(item) = scan.next().await {
             let item = item.unwrap();
-            assert_eq!(item.values, [item.key.clone()]);
+            assert_eq!(item.values, std::slice::from_ref(&item.key));
             keys.extend(item.key);
         }
         assert_eq!(keys, [2, 3, 4, 5, 6, 7, 8]);
