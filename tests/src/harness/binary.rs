@@ -1,6 +1,7 @@
 //! Where the programs under test are.
 
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::SystemTime;
 
 /// The `weald` binary of the profile that the test itself was built with.
@@ -20,7 +21,9 @@ pub fn weald() -> PathBuf {
             test.display()
         );
     };
-    warn_when_older_than_its_sources(&path);
+    // Told once per test program.
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| warn_when_older_than_its_sources(&path));
     path
 }
 

@@ -74,6 +74,8 @@ impl Site {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.join(format!("node-{run}.log"));
         let notify = self.dir.join(format!("notify-{run}"));
+        // Left by another site in the same directory; a socket is not taken over.
+        std::fs::remove_file(&notify).ok();
         let ready = UnixDatagram::bind(&notify).unwrap_or_else(|e| panic!("{notify:?}: {e}"));
         let mut command = self.weald();
         command.arg("start").arg("--config").arg(self.dir.join("weald.toml"));

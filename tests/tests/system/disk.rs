@@ -61,7 +61,7 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
     let Some(_mounted) = Tmpfs::mount(&at, 24) else { return };
     let ballast = at.join("ballast");
     std::fs::write(&ballast, vec![1; BALLAST]).unwrap();
-    let config = "[storage]\npartitions = 2\nmap_size = \"1MiB\"\n";
+    let config = "[storage]\npartitions = 2\nmap_size = \"4MiB\"\n";
     let site = Site::with_data(kept.dir(), &at.join("data"), config);
     let node = site.start();
     let remote = node.client();
@@ -153,7 +153,7 @@ fn populated(dir: &Path) -> BTreeMap<String, String> {
     stored
 }
 
-const CONFIG: &str = "[storage]\npartitions = 2\nmap_size = \"1MiB\"\n";
+const CONFIG: &str = "[storage]\npartitions = 2\nmap_size = \"4MiB\"\n";
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
