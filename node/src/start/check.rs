@@ -8,9 +8,12 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weald_storage::CheckVerdict;
 use weald_storage::check;
+
+/// How often it is looked whether the check is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// In the child: checks and reports. Gives the exit code.
 pub(crate) fn run_here(path: &Path) -> u8 {
@@ -23,7 +26,12 @@ pub(crate) fn run_here(path: &Path) -> u8 {
 ///
 /// # Errors
 /// When the child cannot be run, takes too long, or is ended from outside, all of which says nothing about the data.
-pub(crate) fn run_child(program: &Path, path: &Path, limit: Duration) -> io::Result<CheckVerdict> {
+pub(crate) fn run_child(
+    program: &Path,
+    path: &Path,
+    limit: Duration,
+    is_stopping: &dyn Fn() -> bool,
+) -> io::Result<CheckVerdict> {
     let mut child = Command::new(program)
         .arg("__check-env")
         .arg(path)
@@ -39,13 +47,20 @@ pub(crate) fn run_child(program: &Path, path: &Path, limit: Duration) -> io::Res
         let read = stdout.map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut text));
         tell.send(read.map(|_| text)).ok();
     });
-    let text = told.recv_timeout(limit);
-    if text.is_err() {
+    let until = Instant::now() + limit;
+    let text = loop {
+        match told.recv_timeout(LOOK_EVERY) {
+            Ok(text) => break Some(text),
+            Err(_) if Instant::now() >= until || is_stopping() => break None,
+            Err(_) => {}
+        }
+    };
+    if text.is_none() {
         child.kill()?;
     }
     let status = child.wait()?;
-    let Ok(text) = text else {
-        let text = format!("the check took longer than storage.check_timeout, {limit:?}");
+    let Some(text) = text else {
+        let text = format!("the check was stopped; storage.check_timeout is {limit:?}");
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
     };
     if is_from_outside(status) {
@@ -67,11 +82,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn child(script: &str, limit: Duration) -> io::Result<CheckVerdict> {
+        child_while(script, limit, &|| false)
+    }
+
+    fn child_while(
+        script: &str,
+        limit: Duration,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> io::Result<CheckVerdict> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        run_child(&program, dir.path(), limit)
+        run_child(&program, dir.path(), limit, is_stopping)
     }
 
     #[test]
@@ -89,6 +112,11 @@ mod tests {
     #[test]
     fn endless_check_is_killed() {
         let error = child("exec sleep 600", Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+    #[test]
+    fn check_of_a_node_that_stops_is_killed() {
+        let error = child_while("exec sleep 600", Duration::from_secs(600), &|| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

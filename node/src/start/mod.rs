@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::out::Out;
 use node::{End, Node};
 use signals::Signals;
+use std::pin::pin;
 use std::time::Duration;
 
 /// How long threads that still work are waited for after everything has stopped.
@@ -42,30 +43,48 @@ pub(crate) fn run(args: Start, global: &Global, out: Out) -> Outcome {
 async fn drive(mut node: Node) -> Outcome {
     let mut signals =
         Signals::take().map_err(|e| Failure::new(Exit::Io, format!("cannot take signals: {e}")))?;
+    let phase = node.phase();
     let mut entered: Vec<&'static Entry> = Vec::new();
-    let mut end = None;
+    let mut asked = None;
     for entry in boot::PLAN {
-        // Biased: a step that is done counts as entered, so that it is left again.
-        let result = tokio::select! {
-            biased;
-            result = node.enter(entry) => result,
-            name = signals.next() => {
-                end = Some(End::Signal(name));
-                break;
+        let result = {
+            let mut step = pin!(node.enter(entry));
+            // Biased: a step that is done counts as entered, so that it is left again.
+            tokio::select! {
+                biased;
+                result = &mut step => result,
+                name = signals.next() => {
+                    phase.stopping();
+                    asked = Some(End::Signal(name));
+                    // Not dropped half done: its threads would work on while the lock is released. A step that takes long
+                    // looks at the phase, and a second signal ends the process.
+                    signals.kill_on_next();
+                    step.await
+                }
             }
         };
-        if let Err(failure) = result {
-            leave(&mut node, &entered).await.ok();
-            return Err(failure);
+        match result {
+            Ok(()) => entered.push(entry),
+            Err(failure) if asked.is_some() => {
+                tracing::info!(event = "boot_ended", reason = %failure, "boot was ended by a signal");
+            }
+            Err(failure) => {
+                leave(&mut node, &entered).await.ok();
+                return Err(failure);
+            }
         }
-        tracing::debug!(event = "boot_step", step = entry.name, "boot step done");
-        entered.push(entry);
+        if asked.is_some() {
+            break;
+        }
     }
-    let end = match end {
+    let end = match asked {
         Some(end) => end,
-        None => node.wait(&mut signals).await,
+        None => {
+            let end = node.wait(&mut signals).await;
+            signals.kill_on_next();
+            end
+        }
     };
-    signals.kill_on_next();
     node.begin_stop(&end);
     let stopped = leave(&mut node, &entered).await;
     match end {

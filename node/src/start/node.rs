@@ -90,6 +90,11 @@ impl Node {
         }
     }
 
+    /// What the node is at.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.clone()
+    }
+
     /// Does a step of the boot.
     pub(super) async fn enter(&mut self, entry: &Entry) -> Result<(), Failure> {
         let fail = |message: String| Failure::new(entry.exit, message);
@@ -293,13 +298,13 @@ impl Node {
     async fn open_store(&mut self) -> Result<(), Failure> {
         let config = store_config(&self.config()?.storage);
         let limit = self.config()?.storage.check_timeout;
-        let dir = self.dir.clone();
+        let (dir, phase) = (self.dir.clone(), self.phase.clone());
         let program = std::env::current_exe()
             .map_err(|e| Failure::new(Exit::Io, format!("cannot find this program: {e}")))?;
         let (result, events) = in_thread(move || {
             let check = move |path: &Path| -> std::io::Result<CheckVerdict> {
                 tracing::info!(event = "store_check", path = %path.display(), "checking a partition");
-                check::run_child(&program, path, limit)
+                check::run_child(&program, path, limit, &|| phase.is_stopping())
             };
             let mut events = Vec::new();
             let result = Store::open(&dir, config, Resolvers::default(), &check, &mut events);

@@ -32,6 +32,11 @@ impl Phase {
         self.0.store(2, Ordering::Relaxed);
     }
 
+    /// Whether work that takes long is to be given up.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 2
+    }
+
     fn name(&self) -> &'static str {
         PHASES[usize::from(self.0.load(Ordering::Relaxed)) % PHASES.len()]
     }

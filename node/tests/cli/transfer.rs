@@ -153,3 +153,25 @@ fn full_storage_ends_an_import_and_reads_go_on() {
     node.run(&["import", &file, "--resume", "mark", "--ack-file", "acks"]).ok();
     assert_eq!(node.run(&["export"]).ok().text(), lines(0..60_000));
 }
+
+#[test]
+fn killed_import_goes_on_from_its_checkpoint() {
+    const LINES: u32 = 100_000;
+    let node = Node::start();
+    let file = node.write("in.jsonl", lines(0..LINES));
+    let args = ["import", &file, "--resume", "mark", "--ack-file", "acks", "--batch", "16"];
+    let mut import = node.command(&args).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("no checkpoint", || match std::fs::read_to_string(node.file("mark")) {
+        Ok(mark) => Ok(mark),
+        Err(e) => Err(e.to_string()),
+    });
+    import.kill().unwrap();
+    import.wait().unwrap();
+    let resumed = node.run(&["--json", "import", &file, "--resume", "mark", "--ack-file", "acks"]);
+    let resumed = resumed.ok().json().remove(0);
+    assert!(resumed["resumed_after"].as_u64() > Some(0), "{resumed}");
+    let acks = std::fs::read_to_string(node.file("acks")).unwrap();
+    let acks: BTreeSet<u32> = acks.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(acks.len(), usize::try_from(LINES).unwrap());
+    assert_eq!(node.run(&["export"]).ok().text(), lines(0..LINES));
+}
