@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p weald-storage` prints a table and, as its last line, JSON. Settings by
 //! environment: `WEALD_BENCH_DIR` (where), `WEALD_BENCH_SECONDS` (per measure),
-//! `WEALD_BENCH_PARTITIONS`, `WEALD_BENCH_KEYS`.
+//! `WEALD_BENCH_PARTITIONS`, `WEALD_BENCH_KEYS`, `WEALD_BENCH_PUTS=0` (reads only).
 //!
 //! Writers are closed loops: each sends its next write when the last one was acknowledged. Per
 //! partition a collector keeps one batch in flight and gathers the next meanwhile, as the store
@@ -267,12 +267,11 @@ fn raw_puts(raw: &[Raw], settings: &Settings, batch: usize, threads: usize, tree
                             at = random.next() as usize % envs;
                         }
                         let (env, rows, _) = &raw[at];
-                        let mut keys: Vec<_> = std::iter::repeat_with(|| {
-                            key_bytes(random.next() % settings.keys)
-                        })
-                        .filter(|key| raw_index(raw, key) == at)
-                        .take(batch)
-                        .collect();
+                        let mut keys: Vec<_> =
+                            std::iter::repeat_with(|| key_bytes(random.next() % settings.keys))
+                                .filter(|key| raw_index(raw, key) == at)
+                                .take(batch)
+                                .collect();
                         keys.sort_unstable();
                         let mut txn = env.write_txn().unwrap();
                         for key in keys {
@@ -397,7 +396,8 @@ fn main() {
     println!("{} keys of 16 B, values of {VALUE_BYTES} B, {partitions} partitions", settings.keys);
     let mut figures = BTreeMap::new();
     let rounds = if trial { 1 } else { 3 };
-    for writers in [1, 16, 256] {
+    let counts: &[u64] = if number("WEALD_BENCH_PUTS", 1) == 0 { &[] } else { &[1, 16, 256] };
+    for &writers in counts {
         let (mut ours, mut theirs, mut batches) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let (puts, batch) = store_puts(&store, &settings, writers);
@@ -416,7 +416,7 @@ fn main() {
         figures.insert(format!("put_{writers}_raw"), theirs);
         figures.insert(format!("put_{writers}_batch"), batch);
     }
-    let size = figures["put_256_batch"].round().max(1.0) as usize;
+    let size = figures.get("put_256_batch").map_or(32, |size| size.round().max(1.0) as usize);
     for (name, tree) in [("without", Tree::Without), ("with", Tree::With)] {
         let puts = raw_puts(&raw, &settings, size, partitions, tree);
         println!("raw put {name:>7} hash tree, batch {size}: {puts:>9.0}/s");
@@ -425,15 +425,25 @@ fn main() {
     let gets = (0..rounds).map(|_| (store_gets(&store, &settings), raw_gets(&raw, &settings)));
     let (ours, theirs): (Vec<_>, Vec<_>) = gets.unzip();
     let (ours, theirs) = (median(ours), median(theirs));
-    println!("get               weald {ours:>9.0}/s   raw {theirs:>9.0}/s   ratio {:.2}", ours / theirs);
+    println!(
+        "get               weald {ours:>9.0}/s   raw {theirs:>9.0}/s   ratio {:.2}",
+        ours / theirs
+    );
     figures.insert("get_weald".to_owned(), ours);
     figures.insert("get_raw".to_owned(), theirs);
     let (ours, theirs) = (store_scan(&store, &settings), raw_scan(&raw, &settings));
-    println!("scan              weald {ours:>9.0}/s   raw {theirs:>9.0}/s   ratio {:.2}", ours / theirs);
+    println!(
+        "scan              weald {ours:>9.0}/s   raw {theirs:>9.0}/s   ratio {:.2}",
+        ours / theirs
+    );
     figures.insert("scan_weald".to_owned(), ours);
     figures.insert("scan_raw".to_owned(), theirs);
     let used: u64 = store.stats().partitions.iter().map(|partition| partition.used_bytes).sum();
-    println!("memory {} KiB after the load (before: {before_kib}); {} bytes on disk per key", loaded_kib, used / settings.keys);
+    println!(
+        "memory {} KiB after the load (before: {before_kib}); {} bytes on disk per key",
+        loaded_kib,
+        used / settings.keys
+    );
     figures.insert("memory_kib".to_owned(), (loaded_kib - before_kib) as f64);
     figures.insert("disk_bytes_per_key".to_owned(), (used / settings.keys) as f64);
     assert!(store.partition(0).last_seq(Space::Durable) > 0);

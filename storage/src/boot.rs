@@ -245,13 +245,15 @@ fn prepare(
     let why = match header {
         Err(why) => Some(why),
         Ok(header) if is_same && !header.is_short() => None,
-        Ok(_) => match check(&path).map_err(|source| OpenError::Check { partition: index, source })? {
-            CheckVerdict::Sound { rows, ms } => {
-                events.push(BootEvent::Checked { partition: index, rows, ms });
-                None
+        Ok(_) => {
+            match check(&path).map_err(|source| OpenError::Check { partition: index, source })? {
+                CheckVerdict::Sound { rows, ms } => {
+                    events.push(BootEvent::Checked { partition: index, rows, ms });
+                    None
+                }
+                CheckVerdict::Damaged { why } => Some(why),
             }
-            CheckVerdict::Damaged { why } => Some(why),
-        },
+        }
     };
     let Some(why) = why else { return Ok(false) };
     let to = quarantine(dir, index, &why, config)?;
@@ -303,7 +305,12 @@ struct QuarantineReport<'r> {
     restore: &'r str,
 }
 
-fn quarantine(dir: &Path, index: u16, why: &str, config: &StoreConfig) -> Result<PathBuf, OpenError> {
+fn quarantine(
+    dir: &Path,
+    index: u16,
+    why: &str,
+    config: &StoreConfig,
+) -> Result<PathBuf, OpenError> {
     let quarantine = dir.join(QUARANTINE_DIR);
     fs::create_dir_all(&quarantine).map_err(io_error("create", &quarantine))?;
     let now_ms = config.clock.now_ms();
@@ -376,7 +383,8 @@ fn settle_node(
     let first = found.iter().find_map(|found| found.identity);
     let node = store_file.map(|file| file.node).or_else(|| first.map(|identity| identity.node));
     let Some(node) = node else {
-        let random = NodeId::random().map_err(io_error("draw a node id from", Path::new("/dev/urandom")));
+        let random =
+            NodeId::random().map_err(io_error("draw a node id from", Path::new("/dev/urandom")));
         let id = random?;
         events.push(BootEvent::NewNode { id });
         return Ok(id);

@@ -97,9 +97,8 @@ impl EnvIdentity {
         }
         let mut node = [0; 16];
         node.copy_from_slice(&body[2..18]);
-        let u32_at = |at: usize| {
-            u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]])
-        };
+        let u32_at =
+            |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
         let u16_at = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
         Ok(Self {
             node: NodeId(node),

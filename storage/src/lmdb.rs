@@ -11,7 +11,9 @@ use std::io;
 use std::path::Path;
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithTls};
+use heed::{
+    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithTls,
+};
 
 use crate::store::Durability;
 
@@ -39,15 +41,7 @@ pub(crate) const NAMES: [&str; 7] =
 
 impl Databases {
     fn all(&self) -> [Rows; 7] {
-        [
-            self.meta,
-            self.objects,
-            self.tree,
-            self.buckets,
-            self.changes,
-            self.expiry,
-            self.clock,
-        ]
+        [self.meta, self.objects, self.tree, self.buckets, self.changes, self.expiry, self.clock]
     }
 }
 
@@ -203,12 +197,38 @@ fn classify_io(error: io::Error, committing: bool, dir: &Path) -> Failure {
     }
     // LMDB answers a write that was cut short by a full disk with EIO. The same number from a sync
     // means that pages were lost, so only a disk that is nearly full may be called full.
-    let free = rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let free =
+        rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
     if free < NO_SPACE_BYTES {
         Failure::NoSpace(error)
     } else if committing {
         Failure::Fatal(heed::Error::Io(error))
     } else {
         Failure::Other(heed::Error::Io(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `EIO`, `ENOSPC` and `EFBIG`.
+    fn os(number: i32) -> heed::Error {
+        heed::Error::Io(io::Error::from_raw_os_error(number))
+    }
+
+    #[test]
+    fn failed_sync_is_fatal_and_a_full_disk_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        // The machine that runs this has some megabytes free.
+        assert!(matches!(classify(os(5), true, dir.path()), Failure::Fatal(_)));
+        assert!(matches!(classify(os(5), false, dir.path()), Failure::Other(_)));
+        for full in [28, 27, 122] {
+            assert!(matches!(classify(os(full), true, dir.path()), Failure::NoSpace(_)));
+        }
+        let lmdb = |error| classify(heed::Error::Mdb(error), false, dir.path());
+        assert!(matches!(lmdb(MdbError::MapFull), Failure::MapFull));
+        assert!(matches!(lmdb(MdbError::Panic), Failure::Fatal(_)));
+        assert!(matches!(lmdb(MdbError::BadTxn), Failure::Other(_)));
     }
 }

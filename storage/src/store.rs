@@ -17,17 +17,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{BootEvent, boot, write_store_file};
+use crate::boot::{BootEvent, Booted, boot, write_store_file};
 use crate::check::CheckVerdict;
 use crate::error::{CloseError, DeclareError, OpenError, ReadError, WriteError};
 use crate::identity::{CleanMarker, EnvIdentity, next_incarnation};
 use crate::ids::{Actor, NodeId};
 use crate::key::{Key, TableName, partition_of};
 use crate::partition::ops::WriteOp;
+use crate::partition::ops::Written;
 use crate::partition::read::Got;
 use crate::partition::scan::{Page, Scan, scan};
 use crate::partition::space::PartitionStats;
-use crate::partition::ops::Written;
 use crate::partition::{CommitHook, Partition, Shared, Space};
 use crate::resolve::{Resolver, Resolvers};
 use crate::table::{TABLES_TABLE, Table, TableSpec, Tables, is_system, spec_in};
@@ -209,21 +209,20 @@ impl Store {
         let hook = ArcSwapOption::empty();
         let shared = Arc::new(Shared { config, tables: Tables::new(), resolvers, hook });
         declare_builtin(&shared.tables);
-        let mut partitions = Vec::with_capacity(booted.len());
+        let mut partitions: Vec<Arc<Partition>> = Vec::with_capacity(booted.len());
         for (index, booted) in (0_u16..).zip(booted) {
             let path = crate::identity::partition_dir(dir, index);
-            let partition = Partition::start(
-                &path,
-                booted.lmdb,
-                booted.committed,
-                booted.identity,
-                Arc::clone(&shared),
-            );
-            partitions.push(partition.map_err(|source| OpenError::Io {
-                what: "start the writer of",
-                path,
-                source,
-            })?);
+            let Booted { lmdb, committed, identity } = booted;
+            match Partition::start(&path, lmdb, committed, identity, Arc::clone(&shared)) {
+                Ok(partition) => partitions.push(partition),
+                Err(source) => {
+                    for started in &partitions {
+                        // Why opening fails is what matters; nothing was written yet.
+                        drop(Partition::close(started));
+                    }
+                    return Err(OpenError::Io { what: "start the writer of", path, source });
+                }
+            }
         }
         let inner = Arc::new(Inner {
             dir: dir.to_owned(),
@@ -272,7 +271,8 @@ impl Store {
         let inner = &self.inner;
         let mut current = inner.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = inner.shared.config.clock.now_ms();
-        let incarnation = next_incarnation(Space::Durable, Some(highest_known.max(*current)), now_ms);
+        let incarnation =
+            next_incarnation(Space::Durable, Some(highest_known.max(*current)), now_ms);
         inner.torn.store(true, Ordering::Release);
         // Used up, whatever comes: a part of the partitions may have taken it.
         *current = incarnation;
@@ -380,7 +380,8 @@ impl Store {
         }
         let value = serde_json::to_vec(&spec)
             .map_err(|error| WriteError::Storage(error.to_string().into()))?;
-        let (Ok(table), Ok(key)) = (TableName::parse(TABLES_TABLE), Key::new(name.as_str().as_bytes()))
+        let (Ok(table), Ok(key)) =
+            (TableName::parse(TABLES_TABLE), Key::new(name.as_str().as_bytes()))
         else {
             return Err(DeclareError::Reserved(name.clone()));
         };
@@ -469,5 +470,69 @@ impl Drop for Inner {
         if let Err(error) = self.close(false) {
             tracing::error!(event = "store_close_failed", %error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::TableKind;
+
+    fn open(dir: &Path) -> (Store, Vec<BootEvent>) {
+        let mut events = Vec::new();
+        let config = StoreConfig { partitions: 1, ..StoreConfig::default() };
+        let check = |path: &Path| Ok(crate::check::check_env(path));
+        let store = Store::open(dir, config, Resolvers::default(), &check, &mut events).unwrap();
+        (store, events)
+    }
+
+    fn put(table: &TableName) -> WriteOp {
+        let key = Key::new(b"k").unwrap();
+        WriteOp::Put { table: table.clone(), key, value: b"v".to_vec(), context: None, ttl: None }
+    }
+
+    #[test]
+    fn partition_that_stopped_writing_reads_on_and_the_next_start_is_unclean() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path());
+        let (durable, memory) = (TableName::parse("d").unwrap(), TableName::parse("m").unwrap());
+        let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
+        store.declare_table(&memory, spec).unwrap();
+        store.write(put(&durable)).unwrap();
+        let before = store.incarnation();
+        store.partition(0).gauges.stop("injected");
+        assert!(matches!(store.write(put(&durable)), Err(WriteError::Stopped(_))));
+        assert!(matches!(store.renew_incarnation(0), Err(WriteError::Stopped(_))));
+        store.write(put(&memory)).unwrap();
+        let key = Key::new(b"k").unwrap();
+        assert_eq!(store.get(&durable, &key, 0).unwrap().values, [b"v"]);
+        assert_eq!(store.stats().partitions[0].stopped.as_deref(), Some("injected"));
+        assert!(matches!(store.close(), Err(CloseError::Stopped { partition: 0, .. })));
+        let (store, events) = open(dir.path());
+        assert!(events.contains(&BootEvent::UncleanStop));
+        assert!(store.incarnation() > before);
+        store.write(put(&durable)).unwrap();
+    }
+
+    #[test]
+    fn store_dropped_by_its_own_writer_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path());
+        let (tx, rx) = std::sync::mpsc::channel();
+        let table = TableName::parse("d").unwrap();
+        let last = store.clone();
+        let reply = move |outcome: Result<Written, WriteError>| {
+            // By now the test has let go of its own handle.
+            rx.recv().unwrap();
+            drop(last);
+            outcome.unwrap();
+        };
+        let write = crate::Write { op: put(&table), reply: Box::new(reply) };
+        let (done_tx, done) = std::sync::mpsc::channel();
+        let completion = Box::new(move |_| done_tx.send(()).unwrap());
+        store.partition(0).submit(vec![write], completion);
+        drop(store);
+        tx.send(()).unwrap();
+        done.recv().unwrap();
     }
 }

@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::RecordView;
 use crate::clock::Seen;
+use crate::codec::RecordView;
 use crate::digest::{BRANCHES, Bucket, EntryDigest, TreeNode};
 use crate::identity::{DATA_FILE, EnvIdentity, IDENTITY_ROW, IdentityFault};
 use crate::key::KeyHash;
@@ -27,9 +27,7 @@ use crate::partition::changes;
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
 use crate::partition::ops::expires_all_ms;
-use crate::partition::tree::{
-    Leaves, Pending, decode_leaves, leaf_index, target_of,
-};
+use crate::partition::tree::{Leaves, Pending, decode_leaves, leaf_index, target_of};
 use pages::{Fault, Item, PageFile, Tree};
 
 /// What a check found.
@@ -148,7 +146,8 @@ fn check_file(path: &Path) -> Result<u64, Fault> {
         ));
     }
     let trees = named_trees(&mut file)?;
-    let tree_of = |name: &str| NAMES.iter().position(|known| *known == name).and_then(|at| trees[at]);
+    let tree_of =
+        |name: &str| NAMES.iter().position(|known| *known == name).and_then(|at| trees[at]);
     if trees.iter().all(Option::is_none) {
         // Created, but nothing was ever committed to it.
         file.check_free_list()?;
@@ -298,7 +297,10 @@ fn check_index(walk: &mut Walk<'_>, name: &str, expected: &PairSum) -> Result<()
     if found == *expected {
         Ok(())
     } else {
-        Err(format!("index {name} has {} rows that do not match the objects, which ask for {}", found.count, expected.count))
+        Err(format!(
+            "index {name} has {} rows that do not match the objects, which ask for {}",
+            found.count, expected.count
+        ))
     }
 }
 
@@ -319,7 +321,10 @@ fn check_tree(walk: &mut Walk<'_>, expected: &Expected) -> Result<TreeNode, Faul
     for bucket in Bucket::all() {
         let stored = rows[usize::from(bucket.branch())][leaf_index(bucket)];
         if stored != expected.leaves[usize::from(bucket.number())] {
-            return Err(format!("hash tree: bucket {} is not the sum of its objects", bucket.number()));
+            return Err(format!(
+                "hash tree: bucket {} is not the sum of its objects",
+                bucket.number()
+            ));
         }
     }
     Ok(TreeNode::sum(expected.leaves.iter().copied()))

@@ -39,17 +39,29 @@ pub(crate) type Fault = String;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let raw = <[u8; 2]>::try_from(bytes.get(at..at + 2)?).ok()?;
-    Some(if cfg!(target_endian = "big") { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
+    Some(if cfg!(target_endian = "big") {
+        u16::from_be_bytes(raw)
+    } else {
+        u16::from_le_bytes(raw)
+    })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let raw = <[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?;
-    Some(if cfg!(target_endian = "big") { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
+    Some(if cfg!(target_endian = "big") {
+        u32::from_be_bytes(raw)
+    } else {
+        u32::from_le_bytes(raw)
+    })
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     let raw = <[u8; 8]>::try_from(bytes.get(at..at + 8)?).ok()?;
-    Some(if cfg!(target_endian = "big") { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
+    Some(if cfg!(target_endian = "big") {
+        u64::from_be_bytes(raw)
+    } else {
+        u64::from_le_bytes(raw)
+    })
 }
 
 /// One tree of the file: root page and the counts LMDB keeps of it.
@@ -103,9 +115,8 @@ impl Meta {
         if u32_at(body, 4) != Some(DATA_VERSION) {
             return Err(format!("meta page {number} has an unknown data format version"));
         }
-        let (free, main) = Tree::parse(&body[24..72])
-            .zip(Tree::parse(&body[72..120]))
-            .ok_or_else(torn)?;
+        let (free, main) =
+            Tree::parse(&body[24..72]).zip(Tree::parse(&body[72..120])).ok_or_else(torn)?;
         Ok(Self {
             page_bytes: u32_at(body, 24).ok_or_else(torn)?,
             map_bytes: u64_at(body, 16).ok_or_else(torn)?,
@@ -201,13 +212,15 @@ struct Counts {
 impl PageFile {
     /// Opens `path` and reads its head.
     pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
-        let file = File::open(path).map_err(|error| format!("cannot open the data file: {error}"))?;
+        let file =
+            File::open(path).map_err(|error| format!("cannot open the data file: {error}"))?;
         let bytes = file.metadata().map_err(|error| format!("cannot stat: {error}"))?.len();
         let header = header_of(&file, bytes)?;
         // A page beyond the end of the file cannot be read, so the bitmap is bounded by the file,
         // not by what a damaged meta page claims.
         let pages = (bytes / u64::from(header.meta.page_bytes)).saturating_add(1);
-        let words = usize::try_from(pages / 64 + 1).map_err(|_overflow| "file too large".to_owned())?;
+        let words =
+            usize::try_from(pages / 64 + 1).map_err(|_overflow| "file too large".to_owned())?;
         let page_bytes = usize::try_from(header.meta.page_bytes).unwrap_or(4096);
         let mut this = Self { file, header, page_bytes, seen: vec![0; words] };
         this.mark(0)?;
@@ -314,7 +327,8 @@ impl PageFile {
                     let child = u64::from(u32_at(&bytes, at).ok_or_else(torn)?)
                         | u64::from(u16_at(&bytes, at + 4).ok_or_else(torn)?) << 32;
                     let size = usize::from(u16_at(&bytes, at + 6).ok_or_else(torn)?);
-                    let key = bytes.get(at + NODE_HEADER..at + NODE_HEADER + size).ok_or_else(torn)?;
+                    let key =
+                        bytes.get(at + NODE_HEADER..at + NODE_HEADER + size).ok_or_else(torn)?;
                     // The first separator of a branch stands for "everything below the second".
                     if index > 0 && !walker.may_follow(key) {
                         return Err(format!("branch page {page} is out of order"));
@@ -348,7 +362,10 @@ impl PageFile {
         walker.counts.entries += 1;
         let len = usize::try_from(size).map_err(|_overflow| torn())?;
         match flags {
-            0 => (walker.visit)(key, Item::Value(bytes.get(key_end..key_end + len).ok_or_else(torn)?)),
+            0 => (walker.visit)(
+                key,
+                Item::Value(bytes.get(key_end..key_end + len).ok_or_else(torn)?),
+            ),
             F_SUBDATA => {
                 let body = bytes.get(key_end..key_end + len).ok_or_else(torn)?;
                 (walker.visit)(key, Item::Tree(Tree::parse(body).ok_or_else(torn)?))

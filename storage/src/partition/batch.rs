@@ -169,7 +169,8 @@ fn note(
     });
     if let WriteOp::Merge { object: theirs, .. } = op {
         // The newest event of each actor was processed, also when it is not live any more.
-        let newest = theirs.entries().map(|(actor, entry)| Dot { actor: *actor, counter: entry.n() });
+        let newest =
+            theirs.entries().map(|(actor, entry)| Dot { actor: *actor, counter: entry.n() });
         gathered.merged.extend(newest.chain(theirs.live_dots()));
     }
     Written {

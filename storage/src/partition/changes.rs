@@ -114,7 +114,8 @@ pub(crate) fn key_of_row(
     let table = TableName::parse(parsed.table).map_err(|_name| corrupt("bad table in row"))?;
     let key = if parsed.truncated {
         let record = lmdb.dbs.objects.get(txn, row)?.ok_or_else(|| corrupt("no object in row"))?;
-        let view = RecordView::open(row, record).map_err(|_damaged| corrupt("damaged record in"))?;
+        let view =
+            RecordView::open(row, record).map_err(|_damaged| corrupt("damaged record in"))?;
         Key::new(view.key().unwrap_or(&[]))
     } else {
         Key::new(parsed.key)

@@ -8,8 +8,8 @@ use heed::{PutFlags, RwTxn};
 use crate::clock::{Clock, Seen};
 use crate::codec::{decode_record, encode_record};
 use crate::hlc::{HlcClock, SKEW_MAX_MS};
-use crate::ids::Actor;
 use crate::identity::{EnvIdentity, IDENTITY_ROW};
+use crate::ids::Actor;
 use crate::lmdb::Lmdb;
 use crate::object::Object;
 use crate::partition::Space;
@@ -175,7 +175,8 @@ fn trim_log(
     // lowered limit must not make one batch slow.
     let excess = head.last_seq.saturating_sub(limits.changes_retained);
     let ordinary = excess.min(head.first_seq + 2 * added + 64 - 1);
-    let shrunk = if limits.shrink_log { (head.first_seq + 2 * added - 1).min(head.last_seq) } else { 0 };
+    let shrunk =
+        if limits.shrink_log { (head.first_seq + 2 * added - 1).min(head.last_seq) } else { 0 };
     let last = ordinary.max(shrunk);
     if last < head.first_seq {
         return Ok(());

@@ -47,8 +47,7 @@ impl Head {
     /// crc32c u32, big-endian.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(BODY_BYTES + 4);
-        let numbers =
-            [self.counter, self.first_seq, self.last_seq, self.stamp.as_u64(), self.txn];
+        let numbers = [self.counter, self.first_seq, self.last_seq, self.stamp.as_u64(), self.txn];
         for number in numbers {
             row.extend_from_slice(&number.to_be_bytes());
         }

@@ -111,9 +111,12 @@ impl WriteOp {
     fn value_bytes(&self) -> usize {
         match self {
             Self::Put { value, .. } | Self::PutIf { value, .. } => value.len(),
-            Self::Merge { object, .. } => {
-                object.values().filter_map(|value| value.payload.as_ref()).map(Vec::len).max().unwrap_or(0)
-            }
+            Self::Merge { object, .. } => object
+                .values()
+                .filter_map(|value| value.payload.as_ref())
+                .map(Vec::len)
+                .max()
+                .unwrap_or(0),
             Self::Delete { .. } | Self::Repair { .. } | Self::Expire { .. } => 0,
         }
     }
@@ -332,13 +335,8 @@ impl Rules<'_> {
         if holds {
             return Ok(());
         }
-        let resolved = self.resolvers.resolve(
-            &spec.resolver,
-            target.table,
-            target.key,
-            object,
-            self.now_ms,
-        );
+        let resolved =
+            self.resolvers.resolve(&spec.resolver, target.table, target.key, object, self.now_ms);
         Err(WriteError::Conflict {
             values: resolved.values.into_iter().filter_map(|value| value.payload).collect(),
             context: Context::new(target.table, target.key, object.join()),
@@ -374,7 +372,11 @@ impl Rules<'_> {
             && let Observed::Clamped { ahead_ms } = counters.hlc.observe(stamp, self.now_ms)
         {
             counters.clamped += 1;
-            tracing::debug!(event = "clock_skew", ahead_ms, "a peer's stamp is ahead of this clock");
+            tracing::debug!(
+                event = "clock_skew",
+                ahead_ms,
+                "a peer's stamp is ahead of this clock"
+            );
         }
         Ok(Some(Applied { kind: ChangeKind::Merge, dot: Dot { actor, counter }, own: false }))
     }

@@ -86,7 +86,8 @@ impl Partition {
                 let nothing = Seen { values: Vec::new(), needs_repair: false, failure: None };
                 return Ok(got(nothing, Context::new(table, key, Default::default())));
             };
-            let view = RecordView::open(&row, record).map_err(|error| corrupt(error, table, key))?;
+            let view =
+                RecordView::open(&row, record).map_err(|error| corrupt(error, table, key))?;
             if view.key().is_some_and(|stored| stored != key.as_bytes()) {
                 return Err(ReadError::Corrupt("the row holds another key".into()));
             }
@@ -106,7 +107,8 @@ impl Partition {
         self.with_snapshot(|lmdb, txn| {
             let row = row_key(table, key);
             let Some(record) = lmdb.dbs.objects.get(txn, &row)? else { return Ok(None) };
-            let view = RecordView::open(&row, record).map_err(|error| corrupt(error, table, key))?;
+            let view =
+                RecordView::open(&row, record).map_err(|error| corrupt(error, table, key))?;
             Ok(Some(view.to_object()))
         })
     }

@@ -68,7 +68,13 @@ impl Scan {
             Bound::Included(key) => [&[1], key.as_slice()].concat(),
             Bound::Excluded(key) => [&[2], key.as_slice()].concat(),
         };
-        let parts = [self.table.as_str().as_bytes(), &self.prefix, &bound(&self.from), &bound(&self.to), key];
+        let parts = [
+            self.table.as_str().as_bytes(),
+            &self.prefix,
+            &bound(&self.from),
+            &bound(&self.to),
+            key,
+        ];
         parts.iter().fold(u32::from(TOKEN_VERSION), |sum, part| {
             let len = (part.len() as u64).to_be_bytes();
             crc32c::crc32c_append(crc32c::crc32c_append(sum, &len), part)
@@ -187,11 +193,7 @@ struct DurableStream<'t> {
 }
 
 impl<'t> DurableStream<'t> {
-    fn open(
-        partition: &Lmdb<'t>,
-        scan: &Scan,
-        low: &[u8],
-    ) -> Result<Self, ReadError> {
+    fn open(partition: &Lmdb<'t>, scan: &Scan, low: &[u8]) -> Result<Self, ReadError> {
         let start = row_lower_bound(&scan.table, low);
         let end = table_range(&scan.table).1;
         let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
@@ -260,9 +262,9 @@ impl<'t> Stream<'t> {
     fn next(&mut self) -> Result<Option<Head<'t>>, ReadError> {
         match self {
             Self::Durable(stream) => stream.next(),
-            Self::Memory(stream) => Ok(stream
-                .next()
-                .map(|(key, object)| Head { key, found: Found::Object(object) })),
+            Self::Memory(stream) => {
+                Ok(stream.next().map(|(key, object)| Head { key, found: Found::Object(object) }))
+            }
         }
     }
 }
@@ -278,7 +280,8 @@ pub(crate) fn scan<P: AsRef<Partition>>(
     let merge = Merge { resolvers: &first.as_ref().shared.resolvers, spec, scan, now_ms };
     let (low, inclusive) = scan.low()?;
     if spec.kind == TableKind::Memory {
-        let states: Vec<_> = partitions.iter().map(|partition| partition.as_ref().memory()).collect();
+        let states: Vec<_> =
+            partitions.iter().map(|partition| partition.as_ref().memory()).collect();
         let streams = states.iter().map(|state| Stream::Memory(memory_rows(state, scan, &low)));
         return merge.page(streams.collect(), &low, inclusive);
     }
@@ -327,7 +330,8 @@ impl Merge<'_> {
         let (mut bytes, mut rows) = (0, 0);
         let mut last: Option<&[u8]> = None;
         loop {
-            let heads_at = heads.iter().enumerate().filter_map(|(at, head)| Some((at, head.as_ref()?.key)));
+            let heads_at =
+                heads.iter().enumerate().filter_map(|(at, head)| Some((at, head.as_ref()?.key)));
             let Some((at, _)) = heads_at.min_by(|left, right| left.1.cmp(right.1)) else { break };
             let is_full = page.items.len() >= self.scan.limit_items.max(1)
                 || bytes >= self.scan.limit_bytes.max(1)

@@ -206,9 +206,8 @@ pub(crate) fn add(
         }
     }
     let last = lmdb.dbs.tree.rev_prefix_iter(txn, &PENDING_KEY)?.next().transpose()?;
-    let (mut number, mut row) = last.map_or((0, Vec::new()), |(key, row)| {
-        (key.last().copied().unwrap_or(0), row.to_vec())
-    });
+    let (mut number, mut row) =
+        last.map_or((0, Vec::new()), |(key, row)| (key.last().copied().unwrap_or(0), row.to_vec()));
     let len = usize::from(number) * PENDING_PER_ROW + row.len() / PENDING_BYTES;
     if len + changes.len() > PENDING_MAX {
         let mut pending = Pending::read(lmdb, txn)?;
@@ -369,9 +368,9 @@ impl Partition {
             return Ok(self.memory().bucket_entries(first, last, after, max));
         }
         self.with_snapshot(|lmdb, txn| {
-            let from = after.as_ref().map_or(Bound::Included(&first[..]), |after| {
-                Bound::Excluded(&after[..])
-            });
+            let from = after
+                .as_ref()
+                .map_or(Bound::Included(&first[..]), |after| Bound::Excluded(&after[..]));
             let mut page = BucketPage { entries: Vec::new(), next: None };
             for row in lmdb.dbs.buckets.range(txn, &(from, Bound::Included(&last[..])))? {
                 let (hash, row) = row?;

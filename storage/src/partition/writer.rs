@@ -95,9 +95,8 @@ impl Writer {
             match command {
                 Command::Batch(batch) => self.batch(batch),
                 Command::RepairTree(bucket, reply) => {
-                    let repaired = self.alone(|lmdb, committed| {
-                        durable::rebuild_bucket(lmdb, committed, bucket)
-                    });
+                    let repaired = self
+                        .alone(|lmdb, committed| durable::rebuild_bucket(lmdb, committed, bucket));
                     drop(reply.send(repaired));
                 }
                 Command::Renew(incarnation, reply) => drop(reply.send(self.renew(incarnation))),

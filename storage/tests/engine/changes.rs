@@ -156,7 +156,8 @@ fn equal_objects_make_equal_trees_whatever_the_order() {
         let op = weald_storage::WriteOp::Merge { table: t.clone(), key: k, object };
         stores[1].write(op).unwrap();
     }
-    let roots = stores.each_ref().map(|store| store.partition(0).tree_root(Space::Durable).unwrap());
+    let roots =
+        stores.each_ref().map(|store| store.partition(0).tree_root(Space::Durable).unwrap());
     assert_eq!(roots[0], roots[1]);
     assert_eq!(stores[0].all(&t), stores[1].all(&t));
 }

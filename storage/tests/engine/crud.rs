@@ -30,11 +30,8 @@ const PEER: Actor = Actor { node: NodeId([0xee; 16]), incarnation: 5 };
 
 fn peer_object(counter: u64, payload: &[u8], stamp_ms: u64) -> Object {
     let mut object = Object::new();
-    let value = Value {
-        stamp: Hlc::new(stamp_ms, 0),
-        expires_ms: None,
-        payload: Some(payload.to_vec()),
-    };
+    let value =
+        Value { stamp: Hlc::new(stamp_ms, 0), expires_ms: None, payload: Some(payload.to_vec()) };
     object.write(&VersionVector::new(), Dot { actor: PEER, counter }, value);
     object
 }
@@ -112,10 +109,7 @@ fn stale_context_keeps_siblings_and_repair_resolves_what_was_read() {
 fn put_if_compares_with_what_is_there() {
     let dir = fast_dir();
     let clock = Clock::new();
-    let store = open(
-        dir.path(),
-        weald_storage::StoreConfig { clock: clock.wall(), ..config(1) },
-    );
+    let store = open(dir.path(), weald_storage::StoreConfig { clock: clock.wall(), ..config(1) });
     let (t, k) = (table("t"), key("k"));
     let first = store.write(put_if(&t, &k, b"1", None)).unwrap();
     match store.write(put_if(&t, &k, b"2", None)) {
@@ -178,10 +172,7 @@ fn forged_and_foreign_contexts_are_refused() {
             Err(WriteError::ForgedContext { known, .. }) if known == counter
         ));
         let elsewhere = store.put(&t, &key("other"), b"v").context;
-        assert!(matches!(
-            store.put_ctx(&t, &k, b"w", &elsewhere),
-            Err(WriteError::ForeignContext)
-        ));
+        assert!(matches!(store.put_ctx(&t, &k, b"w", &elsewhere), Err(WriteError::ForeignContext)));
         assert_eq!(store.value(&t, &k).unwrap(), b"v");
         // What a client read at a peer may be ahead of us.
         let vector = [(PEER, 99)].into_iter().collect();
@@ -264,11 +255,14 @@ fn writer_panic_aborts_the_batch_and_the_next_one_works() {
         let space = first.space;
         let seq = store.partition(0).last_seq(space);
         let index = store.partition_of(&t, &k);
-        let context =
-            Context::of(&t, &k, &store.partition(index).object(&t, &k).unwrap().unwrap());
+        let context = Context::of(&t, &k, &store.partition(index).object(&t, &k).unwrap().unwrap());
         let outcomes = store.batch(
             0,
-            vec![put_op(&t, &key("a"), b"1"), repair(&t, &k, &context), put_op(&t, &key("z"), b"2")],
+            vec![
+                put_op(&t, &key("a"), b"1"),
+                repair(&t, &k, &context),
+                put_op(&t, &key("z"), b"2"),
+            ],
         );
         for outcome in outcomes {
             assert!(matches!(&outcome, Err(WriteError::Aborted(why)) if **why == *"injected"));
@@ -446,8 +440,6 @@ fn tables_are_declared_once_and_remembered() {
     assert_eq!(store.table(&table("peer")).kind, TableKind::Memory);
     let now_ms = weald_storage::WallClock::system().now_ms();
     let json = serde_json::to_vec(&spec(TableKind::Memory, Resolver::Lww)).unwrap();
-    store
-        .write(merge(&tables, &key("users"), &peer_object(2, &json, now_ms + 100)))
-        .unwrap();
+    store.write(merge(&tables, &key("users"), &peer_object(2, &json, now_ms + 100))).unwrap();
     assert_eq!(store.table(&durable).kind, TableKind::Durable);
 }

@@ -152,7 +152,12 @@ fn cut_files_are_refused_also_after_a_clean_stop() {
     let case = Case::new();
     for keep in [0.5, 0.9, 0.1] {
         case.reset();
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rough share")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rough share"
+        )]
         let len = (case.bytes.len() as f64 * keep) as u64;
         case.file().set_len(len).unwrap();
         assert!(case.assert_refused_or_true(), "{keep}");
@@ -190,6 +195,27 @@ fn torn_last_write_is_refused_or_true() {
         case.file().write_all_at(&txn.to_le_bytes(), newer * PAGE + 144).unwrap();
         assert_eq!(matches!(case.verdict(), CheckVerdict::Damaged { .. }), damaged, "{txn}");
     }
+}
+
+#[test]
+fn page_in_use_that_is_listed_as_free_is_found() {
+    let case = Case::new();
+    let number = |at: usize| u64::from_le_bytes(case.bytes[at..at + 8].try_into().unwrap());
+    let short = |at: usize| usize::from(u16::from_le_bytes([case.bytes[at], case.bytes[at + 1]]));
+    let newer = usize::from(number(4096 + 144) > number(144)) * 4096;
+    let (free_root, main_root) = (number(newer + 80), number(newer + 128));
+    let page = usize::try_from(free_root * PAGE).unwrap();
+    assert_eq!(short(page + 10), 2, "the list of free pages is one leaf here");
+    // Header of the node, transaction, number of pages, first page.
+    let first = page + short(page + 16) + 8 + 8 + 8;
+    case.reset();
+    case.file().write_all_at(&main_root.to_le_bytes(), first as u64).unwrap();
+    let verdict = case.verdict();
+    assert!(
+        matches!(&verdict, CheckVerdict::Damaged { why } if why.contains("in use and free")),
+        "{verdict:?}"
+    );
+    assert!(case.assert_refused_or_true());
 }
 
 #[test]

@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use weald_storage::{
-    BootEvent, NewLife, NodeId, OpenError, Resolvers, Space, Store, WallClock,
-};
+use weald_storage::{BootEvent, NewLife, NodeId, OpenError, Resolvers, Space, Store, WallClock};
 
 use crate::support::{
     Clock, Short, assert_tree_is_sound, config, fast_dir, key, open, open_with, table,

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use proptest::prelude::*;
-use weald_storage::{
-    PageToken, ReadError, Resolver, Scan, Store, TableKind, TableName, TableSpec,
-};
+use weald_storage::{PageToken, ReadError, Resolver, Scan, Store, TableKind, TableName, TableSpec};
 
 use crate::support::{START_MS, Short, config, delete_op, fast_dir, key, open, put_op, table};
 
@@ -43,9 +41,8 @@ fn keys_of_every_length_are_kept_apart_and_in_order() {
     let dir = fast_dir();
     let store = open(dir.path(), config(2));
     let t = table("a-table-with-a-rather-long-name");
-    let rows: BTreeMap<_, _> = (1..=4096_usize)
-        .map(|len| (vec![b'k'; len], len.to_be_bytes().to_vec()))
-        .collect();
+    let rows: BTreeMap<_, _> =
+        (1..=4096_usize).map(|len| (vec![b'k'; len], len.to_be_bytes().to_vec())).collect();
     fill(&store, &t, &rows);
     for (k, value) in &rows {
         assert_eq!(store.value(&t, &key(k)).as_ref(), Some(value), "{} bytes", k.len());
@@ -85,7 +82,8 @@ fn long_keys_with_a_common_prefix_are_paged_in_order() {
             assert!(all.iter().map(|(k, values)| (k, &values[0])).eq(rows.iter()), "{limit_items}");
         }
         // Bounds within a group.
-        let inside: Vec<_> = rows.keys().filter(|k| k.len() > 500).nth(20).cloned().into_iter().collect();
+        let inside: Vec<_> =
+            rows.keys().filter(|k| k.len() > 500).nth(20).cloned().into_iter().collect();
         for from in [Bound::Included(inside[0].clone()), Bound::Excluded(inside[0].clone())] {
             let scan = Scan { from: from.clone(), limit_items: 5, ..Scan::new(t.clone()) };
             let expected = rows.range((from, Bound::Unbounded));

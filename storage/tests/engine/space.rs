@@ -27,7 +27,10 @@ fn map_grows_from_8_to_over_100_mib_under_readers() {
                 let mut reads = 0_u64;
                 while !stop.load(Ordering::Relaxed) {
                     assert_eq!(store.value(&t, &key("first")).unwrap(), b"here");
-                    let scan = weald_storage::Scan { limit_items: 20, ..weald_storage::Scan::new(t.clone()) };
+                    let scan = weald_storage::Scan {
+                        limit_items: 20,
+                        ..weald_storage::Scan::new(t.clone())
+                    };
                     assert!(!store.scan(&scan, 0).unwrap().items.is_empty());
                     reads += 1;
                 }
@@ -54,6 +57,20 @@ fn map_grows_from_8_to_over_100_mib_under_readers() {
     // The grown size is taken over, so the next start need not grow again.
     let store = open(dir.path(), StoreConfig { map_size: 8 * MIB, ..config(1) });
     assert!(store.stats().partitions[0].map_bytes >= 128 * MIB);
+}
+
+#[test]
+fn batch_larger_than_the_map_grows_it_as_often_as_needed() {
+    let dir = fast_dir();
+    let store = open(dir.path(), config(1));
+    let t = table("t");
+    let ops = (0..120).map(|n| put_op(&t, &key(format!("k{n}")), &vec![7; 100_000])).collect();
+    for outcome in store.batch(0, ops) {
+        outcome.unwrap();
+    }
+    let stats = store.stats().partitions.remove(0);
+    assert!(stats.used_bytes > 12_000_000 && stats.commits == 1, "{stats:?}");
+    assert_tree_is_sound(&store);
 }
 
 /// Writes until the store says that it is full; the keys that are in.
@@ -134,8 +151,10 @@ impl SmallDisk {
     fn mount(bytes: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .output();
         match mounted {
             Ok(out) if out.status.success() => Some(Self(dir)),
             Ok(out) => {

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use weald_storage::check::verdict_of_child;
 use weald_storage::{
     BootEvent, Context, Got, Key, OpenError, Resolvers, Scan, Store, StoreConfig, TableName,
-    WallClock, WriteError, WriteOp, Write, Written,
+    WallClock, Write, WriteError, WriteOp, Written,
 };
 
 /// Names what a child is to do; set only in children.
