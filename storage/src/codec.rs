@@ -100,10 +100,7 @@ pub fn decode_record(row: &[u8], bytes: &[u8]) -> Result<Record, RecordError> {
         Some(Ok(key)) => Some(key),
         Some(Err(_)) => return Err(RecordError::Malformed { what: "key" }),
     };
-    Ok(Record {
-        key,
-        object: view.to_object(),
-    })
+    Ok(Record { key, object: view.to_object() })
 }
 
 /// Appends `object` alone, for use inside a message that has its own checksum and version.
@@ -154,11 +151,7 @@ impl<'a> RecordView<'a> {
             return Err(RecordError::Version { found: version });
         }
         let malformed = |what| RecordError::Malformed { what };
-        let expected = if row.len() == ROW_BYTES_MAX {
-            FLAG_KEY
-        } else {
-            0
-        };
+        let expected = if row.len() == ROW_BYTES_MAX { FLAG_KEY } else { 0 };
         if flags != expected {
             return Err(malformed("flags"));
         }
@@ -196,21 +189,10 @@ impl<'a> RecordView<'a> {
     #[inline]
     pub fn values(&self) -> Values<'a> {
         if self.live.len == 1 {
-            let entries = Entries {
-                left: 0,
-                reader: Reader::new(&[]),
-            };
-            return Values {
-                only: self.live.last,
-                entries,
-                current: None,
-            };
+            let entries = Entries { left: 0, reader: Reader::new(&[]) };
+            return Values { only: self.live.last, entries, current: None };
         }
-        Values {
-            only: None,
-            entries: self.entries(),
-            current: None,
-        }
+        Values { only: None, entries: self.entries(), current: None }
     }
 
     /// The writes known, as [`Dvvset::join`].
@@ -252,12 +234,7 @@ impl<'a> EntryView<'a> {
     /// The live values, newest first.
     #[must_use]
     pub const fn values(&self) -> EntryValues<'a> {
-        EntryValues {
-            actor: self.actor,
-            above: self.n,
-            left: self.live_len,
-            reader: self.values,
-        }
+        EntryValues { actor: self.actor, above: self.n, left: self.live_len, reader: self.values }
     }
 }
 
@@ -282,12 +259,7 @@ impl<'a> Entries<'a> {
         let actor = Actor::from_bytes(self.reader.array()?);
         let n = self.reader.varint()?;
         let live_len = self.reader.count(VALUE_BYTES_MIN)?;
-        Some(EntryView {
-            actor,
-            n,
-            live_len,
-            values: self.reader,
-        })
+        Some(EntryView { actor, n, live_len, values: self.reader })
     }
 }
 
@@ -331,26 +303,10 @@ impl<'a> EntryValues<'a> {
             return None;
         }
         let stamp = Hlc::from_u64(self.reader.u64_be()?);
-        let expires_ms = if flags & FLAG_EXPIRES != 0 {
-            Some(self.reader.u64_be()?)
-        } else {
-            None
-        };
-        let payload = if flags & FLAG_TOMBSTONE != 0 {
-            None
-        } else {
-            Some(self.reader.sized()?)
-        };
+        let expires_ms = if flags & FLAG_EXPIRES != 0 { Some(self.reader.u64_be()?) } else { None };
+        let payload = if flags & FLAG_TOMBSTONE != 0 { None } else { Some(self.reader.sized()?) };
         self.above = counter;
-        Some(ValueRef {
-            dot: Dot {
-                actor: self.actor,
-                counter,
-            },
-            stamp,
-            expires_ms,
-            payload,
-        })
+        Some(ValueRef { dot: Dot { actor: self.actor, counter }, stamp, expires_ms, payload })
     }
 }
 
@@ -402,10 +358,8 @@ fn checksum(row: &[u8], body: &[u8]) -> u32 {
 
 /// A lower bound of the encoded length, near enough to reserve by.
 fn encoded_len_hint(object: &Object) -> usize {
-    let payloads: usize = object
-        .values()
-        .map(|v| v.payload.as_ref().map_or(0, Vec::len) + 24)
-        .sum();
+    let payloads: usize =
+        object.values().map(|v| v.payload.as_ref().map_or(0, Vec::len) + 24).sum();
     16 + object.entries().len() * (Actor::LEN + 6) + payloads
 }
 
@@ -425,16 +379,8 @@ fn put_clock(object: &Object, out: &mut Vec<u8>) {
 }
 
 fn put_value(value: &Value, out: &mut Vec<u8>) {
-    let expires = if value.expires_ms.is_some() {
-        FLAG_EXPIRES
-    } else {
-        0
-    };
-    let tombstone = if value.is_tombstone() {
-        FLAG_TOMBSTONE
-    } else {
-        0
-    };
+    let expires = if value.expires_ms.is_some() { FLAG_EXPIRES } else { 0 };
+    let tombstone = if value.is_tombstone() { FLAG_TOMBSTONE } else { 0 };
     out.push(expires | tombstone);
     out.extend_from_slice(&value.stamp.as_u64().to_be_bytes());
     if let Some(at) = value.expires_ms {
@@ -481,15 +427,8 @@ fn object_of(clock: &[u8]) -> Object {
     let mut owned = Vec::with_capacity(entries.left);
     for entry in entries {
         let mut values = Vec::with_capacity(entry.live_len);
-        values.extend(
-            entry
-                .values()
-                .map(|value| (value.dot.counter, value.to_value())),
-        );
-        owned.push((
-            entry.actor,
-            Entry::from_parts(entry.n, values).expect("clock was checked"),
-        ));
+        values.extend(entry.values().map(|value| (value.dot.counter, value.to_value())));
+        owned.push((entry.actor, Entry::from_parts(entry.n, values).expect("clock was checked")));
     }
     Dvvset::from_entries(owned).expect("clock was checked")
 }

@@ -53,10 +53,7 @@ impl Context {
     /// Binds what is known to a key.
     #[must_use]
     pub fn new(table: &TableName, key: &Key, vector: VersionVector) -> Self {
-        Self {
-            tag: key_tag(table, key),
-            vector,
-        }
+        Self { tag: key_tag(table, key), vector }
     }
 
     /// The context that covers the whole of `set`.
@@ -105,9 +102,7 @@ impl Context {
     /// # Errors
     /// One per way to be wrong; see [`ContextError`].
     pub fn decode(bytes: &[u8], table: &TableName, key: &Key) -> Result<Self, ContextError> {
-        let (body, crc) = bytes
-            .split_last_chunk::<CRC_BYTES>()
-            .ok_or(ContextError::Malformed)?;
+        let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(ContextError::Malformed)?;
         let (&version, rest) = body.split_first().ok_or(ContextError::Malformed)?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return Err(ContextError::Checksum);
@@ -117,11 +112,7 @@ impl Context {
             return Err(ContextError::Version { found: version });
         }
         let context = Self::decode_body(rest).ok_or(ContextError::Malformed)?;
-        if context.belongs_to(table, key) {
-            Ok(context)
-        } else {
-            Err(ContextError::OtherKey)
-        }
+        if context.belongs_to(table, key) { Ok(context) } else { Err(ContextError::OtherKey) }
     }
 
     fn decode_body(bytes: &[u8]) -> Option<Self> {

@@ -83,9 +83,7 @@ impl EntryDigest {
 }
 
 fn len_bytes(len: usize) -> [u8; 4] {
-    u32::try_from(len)
-        .expect("lengths are bounded far below 4 GiB")
-        .to_be_bytes()
+    u32::try_from(len).expect("lengths are bounded far below 4 GiB").to_be_bytes()
 }
 
 /// A leaf of the tree, below 4,096.
@@ -96,11 +94,7 @@ impl Bucket {
     /// The bucket with this number; `None` from 4,096 on.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
-        if number < BUCKETS {
-            Some(Self(number))
-        } else {
-            None
-        }
+        if number < BUCKETS { Some(Self(number)) } else { None }
     }
 
     /// The bucket of a key.
@@ -169,15 +163,8 @@ impl TreePath {
             }
             Self::Leaf(_) => (None, None),
         };
-        let leaves = leaves
-            .into_iter()
-            .flatten()
-            .map(|number| Self::Leaf(Bucket(number)));
-        branches
-            .into_iter()
-            .flatten()
-            .map(Self::Branch)
-            .chain(leaves)
+        let leaves = leaves.into_iter().flatten().map(|number| Self::Leaf(Bucket(number)));
+        branches.into_iter().flatten().map(Self::Branch).chain(leaves)
     }
 
     /// The byte form: level (0, 1 or 2), then the number within the level, big-endian. Sorts by
@@ -259,10 +246,7 @@ impl TreeNode {
     /// # Errors
     /// More objects were to be taken away than there are, or the last one left a digest behind.
     pub fn apply(self, delta: NodeDelta) -> Result<Self, TreeDamaged> {
-        let damaged = TreeDamaged {
-            count: self.count,
-            change: delta.count,
-        };
+        let damaged = TreeDamaged { count: self.count, change: delta.count };
         let count = self.count.checked_add_signed(delta.count).ok_or(damaged)?;
         let digest = self.digest.wrapping_add(delta.digest);
         if count == 0 && digest != 0 {
@@ -310,9 +294,7 @@ impl TreeDelta {
     /// No change.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            leaves: BTreeMap::new(),
-        }
+        Self { leaves: BTreeMap::new() }
     }
 
     /// Notes that the object of a key in `bucket` went from `old` to `new`; `None` is "no row".

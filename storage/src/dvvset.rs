@@ -50,9 +50,7 @@ impl<V> Entry<V> {
     /// Counter up to which the dots of the actor on this key are replaced.
     #[must_use]
     pub fn floor(&self) -> u64 {
-        self.values
-            .last()
-            .map_or(self.n, |(counter, _)| counter - 1)
+        self.values.last().map_or(self.n, |(counter, _)| counter - 1)
     }
 
     /// The live values with their counters, newest first.
@@ -77,11 +75,7 @@ impl<V> Entry<V> {
     fn same_clock(&self, other: &Self) -> bool {
         self.n == other.n
             && self.values.len() == other.values.len()
-            && self
-                .values
-                .iter()
-                .zip(&other.values)
-                .all(|(x, y)| x.0 == y.0)
+            && self.values.iter().zip(&other.values).all(|(x, y)| x.0 == y.0)
     }
 }
 
@@ -102,9 +96,7 @@ impl<V> Dvvset<V> {
     /// The state of a key that was never written.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-        }
+        Self { entries: Vec::new() }
     }
 
     /// Builds a set from entries in strictly ascending order of actors; `None` otherwise.
@@ -135,24 +127,13 @@ impl<V> Dvvset<V> {
     /// The writes known: what a client must hand back to replace the values it read.
     #[must_use]
     pub fn join(&self) -> VersionVector {
-        self.entries
-            .iter()
-            .map(|(actor, entry)| (*actor, entry.n))
-            .collect()
+        self.entries.iter().map(|(actor, entry)| (*actor, entry.n)).collect()
     }
 
     /// The live values with their dots: by actor, newest first within an actor.
     pub fn live(&self) -> impl Iterator<Item = (Dot, &V)> + Clone {
         self.entries.iter().flat_map(|(actor, entry)| {
-            entry.values.iter().map(|(counter, v)| {
-                (
-                    Dot {
-                        actor: *actor,
-                        counter: *counter,
-                    },
-                    v,
-                )
-            })
+            entry.values.iter().map(|(counter, v)| (Dot { actor: *actor, counter: *counter }, v))
         })
     }
 
@@ -169,27 +150,14 @@ impl<V> Dvvset<V> {
     /// Number of live values.
     #[must_use]
     pub fn live_len(&self) -> usize {
-        self.entries
-            .iter()
-            .map(|(_, entry)| entry.values.len())
-            .sum()
+        self.entries.iter().map(|(_, entry)| entry.values.len()).sum()
     }
 
     /// Takes over the knowledge of `context`: drops the values it covers. True when this changed
     /// anything.
     pub fn discard(&mut self, context: &VersionVector) -> bool {
-        let known = context.iter().map(|(actor, n)| {
-            (
-                actor,
-                Entry {
-                    n,
-                    values: Vec::new(),
-                },
-            )
-        });
-        self.merge_in(Self {
-            entries: known.collect(),
-        })
+        let known = context.iter().map(|(actor, n)| (actor, Entry { n, values: Vec::new() }));
+        self.merge_in(Self { entries: known.collect() })
     }
 
     /// Writes `value` under a new dot, replacing exactly what `context` covers.
@@ -198,14 +166,8 @@ impl<V> Dvvset<V> {
     /// The counter of `dot` does not exceed what this set or `context` knows of its actor: the dot
     /// was used before, or the context is forged (callers check contexts that come from outside).
     pub fn write(&mut self, context: &VersionVector, dot: Dot, value: V) {
-        let known = self
-            .entry(&dot.actor)
-            .map_or(0, Entry::n)
-            .max(context.get(&dot.actor));
-        assert!(
-            dot.counter > known,
-            "dot {dot} is not new: {known} is known"
-        );
+        let known = self.entry(&dot.actor).map_or(0, Entry::n).max(context.get(&dot.actor));
+        assert!(dot.counter > known, "dot {dot} is not new: {known} is known");
         self.discard(context);
         match self.entries.binary_search_by(|(a, _)| a.cmp(&dot.actor)) {
             Ok(at) => {
@@ -214,10 +176,7 @@ impl<V> Dvvset<V> {
                 entry.values.insert(0, (dot.counter, value));
             }
             Err(at) => {
-                let entry = Entry {
-                    n: dot.counter,
-                    values: vec![(dot.counter, value)],
-                };
+                let entry = Entry { n: dot.counter, values: vec![(dot.counter, value)] };
                 self.entries.insert(at, (dot.actor, entry));
             }
         }
@@ -280,33 +239,23 @@ impl<V> Dvvset<V> {
     /// True when everything known here is covered by `context`.
     #[must_use]
     pub fn covered_by(&self, context: &VersionVector) -> bool {
-        self.entries
-            .iter()
-            .all(|(actor, entry)| context.get(actor) >= entry.n)
+        self.entries.iter().all(|(actor, entry)| context.get(actor) >= entry.n)
     }
 
     /// True when everything `context` covers is known here.
     #[must_use]
     pub fn descends(&self, context: &VersionVector) -> bool {
-        context
-            .iter()
-            .all(|(actor, n)| self.entry(&actor).is_some_and(|entry| entry.n >= n))
+        context.iter().all(|(actor, n)| self.entry(&actor).is_some_and(|entry| entry.n >= n))
     }
 
     /// Applies `f` to every value; the clocks stay.
     #[must_use]
     pub fn map<W>(self, mut f: impl FnMut(V) -> W) -> Dvvset<W> {
         let map_entry = |(actor, entry): (Actor, Entry<V>)| {
-            let values = entry
-                .values
-                .into_iter()
-                .map(|(counter, v)| (counter, f(v)))
-                .collect();
+            let values = entry.values.into_iter().map(|(counter, v)| (counter, f(v))).collect();
             (actor, Entry { n: entry.n, values })
         };
-        Dvvset {
-            entries: self.entries.into_iter().map(map_entry).collect(),
-        }
+        Dvvset { entries: self.entries.into_iter().map(map_entry).collect() }
     }
 
     /// The dots that are live in both sets but with different values. Never happens unless a dot
@@ -326,18 +275,13 @@ impl<V> Dvvset<V> {
     #[must_use]
     pub fn value_at(&self, dot: &Dot) -> Option<&V> {
         let values = &self.entry(&dot.actor)?.values;
-        values
-            .iter()
-            .find(|(counter, _)| *counter == dot.counter)
-            .map(|(_, v)| v)
+        values.iter().find(|(counter, _)| *counter == dot.counter).map(|(_, v)| v)
     }
 
     /// Partial order of the joins, without building them.
     fn compare_joins(&self, other: &Self) -> Option<Ordering> {
         let covered = |x: &Self, y: &Self| {
-            x.entries
-                .iter()
-                .all(|(actor, e)| y.entry(actor).is_some_and(|o| o.n >= e.n))
+            x.entries.iter().all(|(actor, e)| y.entry(actor).is_some_and(|o| o.n >= e.n))
         };
         match (covered(self, other), covered(other, self)) {
             (true, true) => Some(Ordering::Equal),
@@ -354,10 +298,7 @@ mod tests {
     use crate::ids::NodeId;
 
     fn actor(n: u8) -> Actor {
-        Actor {
-            node: NodeId([n; 16]),
-            incarnation: 1,
-        }
+        Actor { node: NodeId([n; 16]), incarnation: 1 }
     }
 
     fn entry(n: u64, counters: &[u64]) -> Option<Entry<()>> {
@@ -366,12 +307,7 @@ mod tests {
 
     #[test]
     fn entry_of_broken_parts_is_refused() {
-        for (n, counters) in [
-            (1, &[][..]),
-            (1, &[1]),
-            (9, &[7, 3]),
-            (u64::MAX, &[u64::MAX, 1]),
-        ] {
+        for (n, counters) in [(1, &[][..]), (1, &[1]), (9, &[7, 3]), (u64::MAX, &[u64::MAX, 1])] {
             assert!(entry(n, counters).is_some(), "{n} {counters:?}");
         }
         for (n, counters) in [
@@ -390,11 +326,7 @@ mod tests {
     #[test]
     fn floor_follows_from_the_values() {
         for (n, counters, floor) in [(5, &[][..], 5), (5, &[5], 4), (5, &[4], 3), (9, &[7, 3], 2)] {
-            assert_eq!(
-                entry(n, counters).unwrap().floor(),
-                floor,
-                "{n} {counters:?}"
-            );
+            assert_eq!(entry(n, counters).unwrap().floor(), floor, "{n} {counters:?}");
         }
     }
 
@@ -402,10 +334,7 @@ mod tests {
     fn set_of_unsorted_actors_is_refused() {
         let set = |actors: &[u8]| {
             Dvvset::from_entries(
-                actors
-                    .iter()
-                    .map(|n| (actor(*n), entry(1, &[1]).unwrap()))
-                    .collect(),
+                actors.iter().map(|n| (actor(*n), entry(1, &[1]).unwrap())).collect(),
             )
         };
         assert!(set(&[]).is_some_and(|set| set.is_empty()));
@@ -425,19 +354,14 @@ mod tests {
 
     #[test]
     fn write_under_a_used_dot_panics_and_changes_nothing() {
-        let dot = |counter| Dot {
-            actor: actor(1),
-            counter,
-        };
+        let dot = |counter| Dot { actor: actor(1), counter };
         let mut set = Dvvset::new();
         set.write(&VersionVector::new(), dot(5), ());
         let before = set.clone();
         let forged = VersionVector::from_iter([(actor(1), 9)]);
-        for (context, counter) in [
-            (&VersionVector::new(), 5),
-            (&VersionVector::new(), 4),
-            (&forged, 9),
-        ] {
+        for (context, counter) in
+            [(&VersionVector::new(), 5), (&VersionVector::new(), 4), (&forged, 9)]
+        {
             let written = std::panic::AssertUnwindSafe(|| set.write(context, dot(counter), ()));
             assert!(std::panic::catch_unwind(written).is_err(), "{counter}");
             assert_eq!(set, before);

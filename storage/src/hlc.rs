@@ -95,10 +95,7 @@ impl HlcClock {
     /// A clock that has seen nothing.
     #[must_use]
     pub const fn new(skew_max_ms: u64) -> Self {
-        Self {
-            last: Hlc::ZERO,
-            skew_max_ms,
-        }
+        Self { last: Hlc::ZERO, skew_max_ms }
     }
 
     /// A clock that goes on after `last`, a stamp of an earlier run of this same node. Trusted:
@@ -128,9 +125,7 @@ impl HlcClock {
         let limit = Hlc::new(now_ms.saturating_add(self.skew_max_ms), u16::MAX);
         self.last = self.last.max(remote.min(limit));
         if remote > limit {
-            Observed::Clamped {
-                ahead_ms: remote.ms() - now_ms.min(remote.ms()),
-            }
+            Observed::Clamped { ahead_ms: remote.ms() - now_ms.min(remote.ms()) }
         } else {
             Observed::Accepted
         }
@@ -174,10 +169,7 @@ mod tests {
     #[test]
     fn resume_goes_on_above_the_last_stamp_however_far_ahead() {
         let last = Hlc::new(NOW_MS + 3_600_000, 4);
-        assert_eq!(
-            HlcClock::resume(last, SKEW_MAX_MS).tick(NOW_MS),
-            Hlc::new(last.ms(), 5)
-        );
+        assert_eq!(HlcClock::resume(last, SKEW_MAX_MS).tick(NOW_MS), Hlc::new(last.ms(), 5));
     }
 
     #[test]
@@ -185,24 +177,11 @@ mod tests {
         for (ahead_ms, expected, next) in [
             (0, Observed::Accepted, Hlc::new(NOW_MS, 4)),
             (500, Observed::Accepted, Hlc::new(NOW_MS + 500, 4)),
-            (
-                501,
-                Observed::Clamped { ahead_ms: 501 },
-                Hlc::new(NOW_MS + 501, 0),
-            ),
-            (
-                3_600_000,
-                Observed::Clamped {
-                    ahead_ms: 3_600_000,
-                },
-                Hlc::new(NOW_MS + 501, 0),
-            ),
+            (501, Observed::Clamped { ahead_ms: 501 }, Hlc::new(NOW_MS + 501, 0)),
+            (3_600_000, Observed::Clamped { ahead_ms: 3_600_000 }, Hlc::new(NOW_MS + 501, 0)),
         ] {
             let mut clock = HlcClock::default();
-            assert_eq!(
-                clock.observe(Hlc::new(NOW_MS + ahead_ms, 3), NOW_MS),
-                expected
-            );
+            assert_eq!(clock.observe(Hlc::new(NOW_MS + ahead_ms, 3), NOW_MS), expected);
             assert_eq!(clock.tick(NOW_MS), next, "{ahead_ms}");
         }
         let mut clock = HlcClock::default();
@@ -222,10 +201,7 @@ mod tests {
         let wild = Hlc::from_u64(u64::MAX);
         for second in 0..100 {
             let now_ms = NOW_MS + second * 1_000;
-            assert!(matches!(
-                clock.observe(wild, now_ms),
-                Observed::Clamped { .. }
-            ));
+            assert!(matches!(clock.observe(wild, now_ms), Observed::Clamped { .. }));
             assert!(clock.tick(now_ms).ms() <= now_ms + SKEW_MAX_MS + 1);
         }
     }

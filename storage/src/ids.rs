@@ -79,9 +79,7 @@ impl FromStr for NodeId {
             };
             len += 1;
         }
-        Ok(Self(std::array::from_fn(|i| {
-            digits[2 * i] << 4 | digits[2 * i + 1]
-        })))
+        Ok(Self(std::array::from_fn(|i| digits[2 * i] << 4 | digits[2 * i + 1])))
     }
 }
 
@@ -98,9 +96,7 @@ impl Serialize for NodeId {
 impl<'de> Deserialize<'de> for NodeId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?
-                .parse()
-                .map_err(de::Error::custom)
+            String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
         } else {
             <[u8; 16]>::deserialize(deserializer).map(Self)
         }
@@ -142,10 +138,7 @@ impl Actor {
         let mut incarnation = [0; 4];
         node.copy_from_slice(&bytes[..16]);
         incarnation.copy_from_slice(&bytes[16..]);
-        Self {
-            node: NodeId(node),
-            incarnation: u32::from_be_bytes(incarnation),
-        }
+        Self { node: NodeId(node), incarnation: u32::from_be_bytes(incarnation) }
     }
 }
 
@@ -220,10 +213,7 @@ mod tests {
     #[test]
     fn node_id_serde_is_text_for_people_and_bytes_for_machines() {
         assert_eq!(serde_json::to_string(&NODE).unwrap(), format!("\"{TEXT}\""));
-        assert_eq!(
-            serde_json::from_str::<NodeId>(&format!("\"{TEXT}\"")).unwrap(),
-            NODE
-        );
+        assert_eq!(serde_json::from_str::<NodeId>(&format!("\"{TEXT}\"")).unwrap(), NODE);
         assert_eq!(postcard::to_stdvec(&NODE).unwrap(), NODE.0);
         assert_eq!(postcard::from_bytes::<NodeId>(&NODE.0).unwrap(), NODE);
     }
@@ -238,10 +228,7 @@ mod tests {
     #[test]
     fn actor_order_is_byte_order() {
         let actors: Vec<Actor> = [(0, 0), (0, 1), (0, 256), (1, 0), (1, u32::MAX), (255, 7)]
-            .map(|(node, incarnation)| Actor {
-                node: NodeId([node; 16]),
-                incarnation,
-            })
+            .map(|(node, incarnation)| Actor { node: NodeId([node; 16]), incarnation })
             .to_vec();
         for pair in actors.windows(2) {
             assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes());

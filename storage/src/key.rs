@@ -315,18 +315,12 @@ pub fn row_key(table: &TableName, key: &Key) -> RowKey {
     let full_len = table.0.len() + 1 + key.0.len();
     if full_len <= ROW_PREFIX_BYTES {
         join_into(&mut bytes, table, &key.0);
-        return RowKey {
-            len: full_len,
-            bytes,
-        };
+        return RowKey { len: full_len, bytes };
     }
     let kept = ROW_PREFIX_BYTES - table.0.len() - 1;
     join_into(&mut bytes, table, &key.0[..kept]);
     bytes[ROW_PREFIX_BYTES..].copy_from_slice(&KeyHash::of(table, key).prefix::<ROW_HASH_BYTES>());
-    RowKey {
-        len: ROW_BYTES_MAX,
-        bytes,
-    }
+    RowKey { len: ROW_BYTES_MAX, bytes }
 }
 
 /// The rows of a table: from the first (inclusive) to the second (exclusive).
@@ -371,23 +365,14 @@ pub fn parse_row(row: &[u8]) -> Result<Row<'_>, RowError> {
         ROW_BYTES_MAX => (&row[..ROW_PREFIX_BYTES], true),
         _ => return Err(RowError("no row has this length")),
     };
-    let at = full
-        .iter()
-        .position(|b| *b == SEPARATOR)
-        .ok_or(RowError("no table name"))?;
+    let at = full.iter().position(|b| *b == SEPARATOR).ok_or(RowError("no table name"))?;
     let (table, key) = (&full[..at], &full[at + 1..]);
-    let table = std::str::from_utf8(table)
-        .ok()
-        .filter(|name| TableName::check(name).is_ok());
+    let table = std::str::from_utf8(table).ok().filter(|name| TableName::check(name).is_ok());
     let table = table.ok_or(RowError("bad table name"))?;
     if key.is_empty() {
         return Err(RowError("empty key"));
     }
-    Ok(Row {
-        table,
-        key,
-        truncated,
-    })
+    Ok(Row { table, key, truncated })
 }
 
 /// The partition of a key, below `partitions`: xxh3-64 with a fixed seed over `table ‖ 0 ‖ key`,

@@ -23,11 +23,7 @@ impl Value {
     /// A tombstone.
     #[must_use]
     pub const fn tombstone(stamp: Hlc) -> Self {
-        Self {
-            stamp,
-            expires_ms: None,
-            payload: None,
-        }
+        Self { stamp, expires_ms: None, payload: None }
     }
 
     /// True when the value is a tombstone.
@@ -39,11 +35,7 @@ impl Value {
     /// The bytes, unless deleted or expired.
     #[must_use]
     pub fn visible(&self, now_ms: u64) -> Option<&[u8]> {
-        if self.expires_ms.is_some_and(|at| at <= now_ms) {
-            None
-        } else {
-            self.payload.as_deref()
-        }
+        if self.expires_ms.is_some_and(|at| at <= now_ms) { None } else { self.payload.as_deref() }
     }
 }
 
@@ -64,11 +56,7 @@ impl<'a> ValueRef<'a> {
     /// The bytes, unless deleted or expired.
     #[must_use]
     pub fn visible(&self, now_ms: u64) -> Option<&'a [u8]> {
-        if self.expires_ms.is_some_and(|at| at <= now_ms) {
-            None
-        } else {
-            self.payload
-        }
+        if self.expires_ms.is_some_and(|at| at <= now_ms) { None } else { self.payload }
     }
 
     /// An owned copy, without the dot.

@@ -51,9 +51,7 @@ impl FromStr for Resolver {
             None if text == "lww" => Ok(Self::Lww),
             None if text == "siblings" => Ok(Self::Siblings),
             Some(("merge", name)) if !name.is_empty() => Ok(Self::Merge(name.to_owned())),
-            None | Some(_) => Err(ResolverError {
-                text: text.to_owned(),
-            }),
+            None | Some(_) => Err(ResolverError { text: text.to_owned() }),
         }
     }
 }
@@ -106,11 +104,7 @@ impl Resolved {
     }
 
     const fn plain(values: Vec<Value>) -> Self {
-        Self {
-            values,
-            repair: None,
-            failure: None,
-        }
+        Self { values, repair: None, failure: None }
     }
 }
 
@@ -150,10 +144,7 @@ pub struct Lww<'a> {
 pub fn lww<'a>(values: impl IntoIterator<Item = ValueRef<'a>>) -> Lww<'a> {
     let mut values = values.into_iter();
     let Some(first) = values.next() else {
-        return Lww {
-            winner: None,
-            needs_repair: false,
-        };
+        return Lww { winner: None, needs_repair: false };
     };
     let mut winner = first;
     let mut needs_repair = false;
@@ -165,10 +156,7 @@ pub fn lww<'a>(values: impl IntoIterator<Item = ValueRef<'a>>) -> Lww<'a> {
             winner = value;
         }
     }
-    Lww {
-        winner: Some(winner),
-        needs_repair,
-    }
+    Lww { winner: Some(winner), needs_repair }
 }
 
 /// The merge functions of a node, by name. Cheap to clone.
@@ -181,14 +169,9 @@ impl Default for Resolvers {
     /// The built-in functions: `max` (the greatest value, bytewise) and `union` (JSON arrays as
     /// sets, JSON objects key by key).
     fn default() -> Self {
-        let mut resolvers = Self {
-            merges: BTreeMap::new(),
-        };
+        let mut resolvers = Self { merges: BTreeMap::new() };
         resolvers.register("max", |_, _, values| {
-            Ok(values
-                .iter()
-                .max()
-                .map_or_else(Vec::new, |value| value.to_vec()))
+            Ok(values.iter().max().map_or_else(Vec::new, |value| value.to_vec()))
         });
         resolvers.register("union", |_, _, values| union(values));
         resolvers
@@ -247,24 +230,12 @@ impl Resolvers {
     ) -> Resolved {
         match resolver {
             Resolver::Lww => {
-                let Lww {
-                    winner,
-                    needs_repair,
-                } = lww(values);
+                let Lww { winner, needs_repair } = lww(values);
                 let winner =
                     winner.map(|winner| (winner.visible(now_ms).is_some(), winner.to_value()));
-                let repair = winner
-                    .clone()
-                    .filter(|_| needs_repair)
-                    .map(|(_, value)| value);
-                let visible = winner
-                    .filter(|(visible, _)| *visible)
-                    .map(|(_, value)| value);
-                Resolved {
-                    values: visible.into_iter().collect(),
-                    repair,
-                    failure: None,
-                }
+                let repair = winner.clone().filter(|_| needs_repair).map(|(_, value)| value);
+                let visible = winner.filter(|(visible, _)| *visible).map(|(_, value)| value);
+                Resolved { values: visible.into_iter().collect(), repair, failure: None }
             }
             Resolver::Siblings => Resolved::plain(siblings(values, now_ms)),
             Resolver::Merge(name) => {
@@ -282,24 +253,14 @@ impl Resolvers {
         values: &[ValueRef<'_>],
         now_ms: u64,
     ) -> Resolved {
-        let Lww {
-            winner,
-            needs_repair,
-        } = lww(values.iter().copied());
-        let visible: Vec<_> = values
-            .iter()
-            .filter(|v| v.visible(now_ms).is_some())
-            .collect();
+        let Lww { winner, needs_repair } = lww(values.iter().copied());
+        let visible: Vec<_> = values.iter().filter(|v| v.visible(now_ms).is_some()).collect();
         let Some(winner) = winner.filter(|_| needs_repair) else {
             return Resolved::plain(visible.first().map(|v| v.to_value()).into_iter().collect());
         };
         if visible.is_empty() {
             // All deleted or expired: the latest of them stands for all.
-            return Resolved {
-                values: vec![],
-                repair: Some(winner.to_value()),
-                failure: None,
-            };
+            return Resolved { values: vec![], repair: Some(winner.to_value()), failure: None };
         }
         let payloads: Vec<&[u8]> = visible.iter().filter_map(|v| v.payload).collect();
         let merged = if payloads.windows(2).all(|pair| pair[0] == pair[1]) {
@@ -310,20 +271,13 @@ impl Resolvers {
         match merged {
             Ok(payload) => {
                 // A value that never expires keeps the merged one from expiring.
-                let all = visible
-                    .iter()
-                    .map(|v| v.expires_ms)
-                    .collect::<Option<Vec<_>>>();
+                let all = visible.iter().map(|v| v.expires_ms).collect::<Option<Vec<_>>>();
                 let merged = Value {
                     stamp: winner.stamp,
                     expires_ms: all.and_then(|all| all.into_iter().max()),
                     payload: Some(payload),
                 };
-                Resolved {
-                    values: vec![merged.clone()],
-                    repair: Some(merged),
-                    failure: None,
-                }
+                Resolved { values: vec![merged.clone()], repair: Some(merged), failure: None }
             }
             Err(failure) => Resolved {
                 values: visible.iter().map(|v| v.to_value()).collect(),
@@ -340,21 +294,15 @@ impl Resolvers {
         key: &Key,
         payloads: &[&[u8]],
     ) -> Result<Vec<u8>, MergeFailure> {
-        let merge = self.merges.get(name).ok_or_else(|| MergeFailure::Unknown {
-            name: name.to_owned(),
-        })?;
-        merge(table, key, payloads).map_err(|why| MergeFailure::Refused {
-            name: name.to_owned(),
-            why,
-        })
+        let merge =
+            self.merges.get(name).ok_or_else(|| MergeFailure::Unknown { name: name.to_owned() })?;
+        merge(table, key, payloads)
+            .map_err(|why| MergeFailure::Refused { name: name.to_owned(), why })
     }
 }
 
 fn siblings<'a>(values: impl Iterator<Item = ValueRef<'a>>, now_ms: u64) -> Vec<Value> {
-    values
-        .filter(|v| v.visible(now_ms).is_some())
-        .map(|v| v.to_value())
-        .collect()
+    values.filter(|v| v.visible(now_ms).is_some()).map(|v| v.to_value()).collect()
 }
 
 #[cfg(test)]
@@ -370,17 +318,10 @@ mod tests {
     fn object(values: &[(u8, u64, Option<u64>, Option<&str>)]) -> Object {
         let mut object = Object::new();
         for (node, stamp, expires_ms, payload) in values {
-            let actor = Actor {
-                node: NodeId([*node; 16]),
-                incarnation: 1,
-            };
+            let actor = Actor { node: NodeId([*node; 16]), incarnation: 1 };
             let counter = object.entry(&actor).map_or(1, |entry| entry.n() + 1);
             let payload = payload.map(|text| text.as_bytes().to_vec());
-            let value = Value {
-                stamp: Hlc::new(*stamp, 0),
-                expires_ms: *expires_ms,
-                payload,
-            };
+            let value = Value { stamp: Hlc::new(*stamp, 0), expires_ms: *expires_ms, payload };
             object.write(&VersionVector::new(), Dot { actor, counter }, value);
         }
         object
@@ -395,13 +336,8 @@ mod tests {
 
     fn texts(resolved: &Resolved) -> Vec<&str> {
         // Readers never see tombstones.
-        let payloads = resolved
-            .values
-            .iter()
-            .map(|v| v.payload.as_deref().unwrap());
-        payloads
-            .map(|payload| std::str::from_utf8(payload).unwrap())
-            .collect()
+        let payloads = resolved.values.iter().map(|v| v.payload.as_deref().unwrap());
+        payloads.map(|payload| std::str::from_utf8(payload).unwrap()).collect()
     }
 
     #[test]
@@ -413,13 +349,7 @@ mod tests {
             ("one", &[(1, 5, None, Some("a"))], &["a"], &["a"], &["a"]),
             ("deleted", &[(1, 5, None, None)], &[], &[], &[]),
             ("expired now", &[(1, 5, past, Some("a"))], &[], &[], &[]),
-            (
-                "expires later",
-                &[(1, 5, future, Some("a"))],
-                &["a"],
-                &["a"],
-                &["a"],
-            ),
+            ("expires later", &[(1, 5, future, Some("a"))], &["a"], &["a"], &["a"]),
             (
                 "greater stamp",
                 &[(1, 6, None, Some("a")), (2, 5, None, Some("b"))],
@@ -441,13 +371,7 @@ mod tests {
                 &["new", "old"],
                 &["old"],
             ),
-            (
-                "later delete",
-                &[(1, 5, None, Some("a")), (2, 6, None, None)],
-                &[],
-                &["a"],
-                &["a"],
-            ),
+            ("later delete", &[(1, 5, None, Some("a")), (2, 6, None, None)], &[], &["a"], &["a"]),
             (
                 "earlier delete",
                 &[(1, 6, None, Some("a")), (2, 5, None, None)],
@@ -462,21 +386,11 @@ mod tests {
                 &["a"],
                 &["a"],
             ),
-            (
-                "two deletes",
-                &[(1, 5, None, None), (2, 6, None, None)],
-                &[],
-                &[],
-                &[],
-            ),
+            ("two deletes", &[(1, 5, None, None), (2, 6, None, None)], &[], &[], &[]),
         ] {
             let object = object(values);
             assert_eq!(texts(&resolve("lww", &object)), lww, "lww: {name}");
-            assert_eq!(
-                texts(&resolve("siblings", &object)),
-                siblings,
-                "siblings: {name}"
-            );
+            assert_eq!(texts(&resolve("siblings", &object)), siblings, "siblings: {name}");
             assert_eq!(texts(&resolve("merge:max", &object)), max, "max: {name}");
         }
     }
@@ -495,10 +409,7 @@ mod tests {
         assert_eq!(resolve("lww", &deleted).repair, Some(tombstone.clone()));
         assert_eq!(resolve("siblings", &deleted).repair, None);
         // Under merge a value outlives a concurrent delete, with the later of both stamps.
-        let kept = Value {
-            payload: Some(b"a".to_vec()),
-            ..tombstone
-        };
+        let kept = Value { payload: Some(b"a".to_vec()), ..tombstone };
         assert_eq!(resolve("merge:max", &deleted).repair, Some(kept));
         // Only deletes: the latest of them.
         let both = object(&[(1, 6, None, None), (2, 5, None, None)]);
@@ -521,17 +432,11 @@ mod tests {
 
     #[test]
     fn failing_merge_gives_all_siblings_and_the_reason() {
-        let object = object(&[
-            (1, 5, None, Some("a")),
-            (2, 6, None, Some("b")),
-            (3, 7, None, None),
-        ]);
+        let object =
+            object(&[(1, 5, None, Some("a")), (2, 6, None, Some("b")), (3, 7, None, None)]);
         for (resolver, why) in [
             ("merge:fails", "merge function \"fails\" failed: always"),
-            (
-                "merge:absent",
-                "no merge function is registered as \"absent\"",
-            ),
+            ("merge:absent", "no merge function is registered as \"absent\""),
             (
                 "merge:union",
                 "merge function \"union\" failed: not JSON: expected value at line 1 column 1",

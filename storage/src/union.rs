@@ -62,9 +62,7 @@ enum Place {
 /// The tree of a JSON text that is known to be well-formed but for the escapes in its strings.
 fn tree_of(json: &str, place: Place, depth_left: usize) -> Result<Tree, String> {
     let inner = |place, json: &RawValue| {
-        let depth_left = depth_left
-            .checked_sub(1)
-            .ok_or("a value is nested too deeply")?;
+        let depth_left = depth_left.checked_sub(1).ok_or("a value is nested too deeply")?;
         tree_of(json.get(), place, depth_left)
     };
     match json.as_bytes().first() {
@@ -72,23 +70,14 @@ fn tree_of(json: &str, place: Place, depth_left: usize) -> Result<Tree, String> 
             let members: Vec<&RawValue> = serde_json::from_str(json).map_err(not_json)?;
             let text = |member| inner(Place::Member, member).map(|tree| text_of(&tree));
             if place == Place::Value {
-                return members
-                    .into_iter()
-                    .map(text)
-                    .collect::<Result<_, _>>()
-                    .map(Tree::Set);
+                return members.into_iter().map(text).collect::<Result<_, _>>().map(Tree::Set);
             }
-            let members = members
-                .into_iter()
-                .map(text)
-                .collect::<Result<Vec<_>, String>>()?;
+            let members = members.into_iter().map(text).collect::<Result<Vec<_>, String>>()?;
             Ok(Tree::Scalar(format!("[{}]", members.join(","))))
         }
         Some(b'{') => {
             let map: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(not_json)?;
-            let map = map
-                .into_iter()
-                .map(|(name, json)| Ok((name, inner(place, json)?)));
+            let map = map.into_iter().map(|(name, json)| Ok((name, inner(place, json)?)));
             map.collect::<Result<_, String>>().map(Tree::Map)
         }
         Some(b'"') => {
@@ -185,21 +174,12 @@ mod tests {
             (&[r#"{"b":1}"#, r#"{"a":2}"#], r#"{"a":2,"b":1}"#),
             (&[r#"{"a":1}"#, r#"{"a":2}"#], r#"{"a":2}"#),
             (&[r#"{"a":[1]}"#, r#"{"a":[2]}"#], r#"{"a":[1,2]}"#),
-            (
-                &[r#"{"a":{"x":1}}"#, r#"{"a":{"y":null}}"#],
-                r#"{"a":{"x":1,"y":null}}"#,
-            ),
-            (
-                &[r#"{"a":[1]}"#, r#"{"a":"text"}"#, r#"{"a":{}}"#],
-                r#"{"a":{}}"#,
-            ),
+            (&[r#"{"a":{"x":1}}"#, r#"{"a":{"y":null}}"#], r#"{"a":{"x":1,"y":null}}"#),
+            (&[r#"{"a":[1]}"#, r#"{"a":"text"}"#, r#"{"a":{}}"#], r#"{"a":{}}"#),
             (&[r#"{"a":"z"}"#, r#"{"a":[]}"#], r#"{"a":[]}"#),
             // Members are values of their own: order and repetitions within them stay.
             (&["[[2,1,1]]", "[[1,2]]"], "[[1,2],[2,1,1]]"),
-            (
-                &[r#"[{"b":1,"a":2}]"#, r#"[{ "a":2, "b":1 }]"#],
-                r#"[{"a":2,"b":1}]"#,
-            ),
+            (&[r#"[{"b":1,"a":2}]"#, r#"[{ "a":2, "b":1 }]"#], r#"[{"a":2,"b":1}]"#),
             (&["[1.0,1]", "[ 1e0 ]"], "[1,1.0,1e0]"),
             (
                 &["[123456789012345678901234567890]", "[0.1000]"],
@@ -226,11 +206,7 @@ mod tests {
             assert_eq!(of(&values), Err(expected.to_owned()));
         }
         assert!(of(&["[1]", "[1"]).unwrap_err().starts_with("not JSON"));
-        assert!(
-            of(&["[1]", &"[".repeat(100_000)])
-                .unwrap_err()
-                .starts_with("not JSON")
-        );
+        assert!(of(&["[1]", &"[".repeat(100_000)]).unwrap_err().starts_with("not JSON"));
         for text in ["[1] x", r#"["\ud800"]"#, "[01]", "[1,]", ""] {
             let error = of(&["[1]", text]).unwrap_err();
             assert!(error.starts_with("not JSON"), "{text}: {error}");

@@ -16,9 +16,7 @@ impl VersionVector {
     /// The vector that knows nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-        }
+        Self { entries: Vec::new() }
     }
 
     /// Counter of `actor`; 0 when unknown.
@@ -93,16 +91,13 @@ impl VersionVector {
     }
 
     pub(crate) fn with_capacity(len: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(len),
-        }
+        Self { entries: Vec::with_capacity(len) }
     }
 
     fn normalise(&mut self) {
         self.entries.retain(|(_, n)| *n > 0);
         // Greatest counter first within an actor, so that `dedup` keeps it.
-        self.entries
-            .sort_unstable_by(|x, y| x.0.cmp(&y.0).then(y.1.cmp(&x.1)));
+        self.entries.sort_unstable_by(|x, y| x.0.cmp(&y.0).then(y.1.cmp(&x.1)));
         self.entries.dedup_by(|later, kept| later.0 == kept.0);
     }
 }
@@ -110,9 +105,7 @@ impl VersionVector {
 impl FromIterator<(Actor, u64)> for VersionVector {
     /// Any order; of several entries of one actor the greatest counts.
     fn from_iter<I: IntoIterator<Item = (Actor, u64)>>(entries: I) -> Self {
-        let mut vector = Self {
-            entries: entries.into_iter().collect(),
-        };
+        let mut vector = Self { entries: entries.into_iter().collect() };
         vector.normalise();
         vector
     }
@@ -124,26 +117,17 @@ mod tests {
     use crate::ids::NodeId;
 
     fn actor(n: u8) -> Actor {
-        Actor {
-            node: NodeId([n; 16]),
-            incarnation: 1,
-        }
+        Actor { node: NodeId([n; 16]), incarnation: 1 }
     }
 
     fn vector(entries: &[(u8, u64)]) -> VersionVector {
-        entries
-            .iter()
-            .map(|(n, counter)| (actor(*n), *counter))
-            .collect()
+        entries.iter().map(|(n, counter)| (actor(*n), *counter)).collect()
     }
 
     #[test]
     fn collecting_sorts_drops_zeros_and_keeps_the_greatest() {
         let collected = vector(&[(3, 1), (1, 5), (2, 0), (1, 7), (1, 6)]);
-        assert_eq!(
-            collected.iter().collect::<Vec<_>>(),
-            [(actor(1), 7), (actor(3), 1)]
-        );
+        assert_eq!(collected.iter().collect::<Vec<_>>(), [(actor(1), 7), (actor(3), 1)]);
         assert_eq!(vector(&[(1, 0)]), VersionVector::new());
     }
 
@@ -154,16 +138,8 @@ mod tests {
             raised.raise(actor(n), counter);
         }
         assert_eq!(raised, vector(&[(0, 1), (1, 6), (3, 2)]));
-        assert_eq!(
-            (raised.get(&actor(1)), raised.get(&actor(2)), raised.len()),
-            (6, 0, 3)
-        );
-        let covers = |counter| {
-            raised.covers(&Dot {
-                actor: actor(1),
-                counter,
-            })
-        };
+        assert_eq!((raised.get(&actor(1)), raised.get(&actor(2)), raised.len()), (6, 0, 3));
+        let covers = |counter| raised.covers(&Dot { actor: actor(1), counter });
         assert!(covers(6) && !covers(7));
     }
 
@@ -178,11 +154,7 @@ mod tests {
             (&[(1, 2), (2, 1)], &[(1, 3)], false, false),
         ] {
             let (x, y) = (vector(x), vector(y));
-            assert_eq!(
-                (x.descends(&y), x.dominates(&y)),
-                (descends, dominates),
-                "{x:?} {y:?}"
-            );
+            assert_eq!((x.descends(&y), x.dominates(&y)), (descends, dominates), "{x:?} {y:?}");
             let mut merged = x.clone();
             merged.merge(&y);
             assert!(merged.descends(&x) && merged.descends(&y));

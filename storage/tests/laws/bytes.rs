@@ -22,10 +22,7 @@ fn key(text: &str) -> Key {
 }
 
 fn actor(n: u8) -> Actor {
-    Actor {
-        node: NodeId([n; 16]),
-        incarnation: 7,
-    }
+    Actor { node: NodeId([n; 16]), incarnation: 7 }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -57,18 +54,11 @@ fn sample() -> Object {
         expires_ms,
         payload: payload.map(<[u8]>::to_vec),
     };
-    let dot = |n, counter| Dot {
-        actor: actor(n),
-        counter,
-    };
+    let dot = |n, counter| Dot { actor: actor(n), counter };
     let nothing = VersionVector::new();
     object.write(&nothing, dot(0xcc, 300), value(Some(b"old"), None));
     object.write(&object.join(), dot(0xaa, 2), value(Some(b"hello"), None));
-    object.write(
-        &nothing,
-        dot(0xaa, 200),
-        value(Some(b""), Some(1_800_000_000_000)),
-    );
+    object.write(&nothing, dot(0xaa, 200), value(Some(b""), Some(1_800_000_000_000)));
     object.write(&nothing, dot(0xbb, 1), value(None, None));
     object
 }
@@ -123,15 +113,9 @@ fn record_bytes_are_frozen() {
 fn record_of_a_truncated_row_holds_the_key() {
     let long = key(&"k".repeat(600));
     let bytes = record(&long, &sample());
-    assert_eq!(
-        (bytes.len(), hex(&bytes[bytes.len() - 4..])),
-        (723, "b4ecd765".to_owned())
-    );
+    assert_eq!((bytes.len(), hex(&bytes[bytes.len() - 4..])), (723, "b4ecd765".to_owned()));
     let decoded = decode_record(&row_key(&table(), &long), &bytes).unwrap();
-    assert_eq!(
-        (decoded.key.as_ref(), &decoded.object),
-        (Some(&long), &sample())
-    );
+    assert_eq!((decoded.key.as_ref(), &decoded.object), (Some(&long), &sample()));
     // 489 bytes and the table make the longest row that holds its key.
     for (len, held) in [(1, true), (489, true), (490, false)] {
         let key = key(&"k".repeat(len));
@@ -153,10 +137,7 @@ fn context_bytes_are_frozen() {
     );
     let context = Context::of(&table(), &key("k"), &sample());
     assert_eq!(hex(&context.encode()), expected);
-    assert_eq!(
-        Context::decode(&context.encode(), &table(), &key("k")),
-        Ok(context)
-    );
+    assert_eq!(Context::decode(&context.encode(), &table(), &key("k")), Ok(context));
 }
 
 #[test]
@@ -170,10 +151,7 @@ fn record_every_flipped_bit_is_noticed() {
         }
         for cut in 0..bytes.len() {
             let error = decode(&key, &bytes[..cut]).unwrap_err();
-            assert!(
-                matches!(error, RecordError::Checksum | RecordError::Short { .. }),
-                "{cut}"
-            );
+            assert!(matches!(error, RecordError::Checksum | RecordError::Short { .. }), "{cut}");
         }
         assert_eq!(decode(&key, &bytes), Ok(sample()));
     }
@@ -183,17 +161,11 @@ fn record_every_flipped_bit_is_noticed() {
 fn record_in_the_row_of_another_key_is_noticed() {
     let (k, long) = (key("k"), key(&"k".repeat(600)));
     for (of, at) in [(&k, "j"), (&k, "kk"), (&long, "k")] {
-        assert_eq!(
-            decode(&key(at), &record(of, &sample())),
-            Err(RecordError::Checksum)
-        );
+        assert_eq!(decode(&key(at), &record(of, &sample())), Err(RecordError::Checksum));
     }
     // The same prefix, another key.
     let other = key(&format!("{}j", "k".repeat(599)));
-    assert_eq!(
-        decode(&other, &record(&long, &sample())),
-        Err(RecordError::Checksum)
-    );
+    assert_eq!(decode(&other, &record(&long, &sample())), Err(RecordError::Checksum));
 }
 
 #[test]
@@ -202,10 +174,7 @@ fn record_of_another_version_is_told_from_damage() {
     let mut body = body[..body.len() - 4].to_vec();
     body[0] = 2;
     let bytes = sealed(&key("k"), body.clone());
-    assert_eq!(
-        decode(&key("k"), &bytes),
-        Err(RecordError::Version { found: 2 })
-    );
+    assert_eq!(decode(&key("k"), &bytes), Err(RecordError::Version { found: 2 }));
     body[0] = 1;
     body[1] = 4;
     let error = decode(&key("k"), &sealed(&key("k"), body)).unwrap_err();
@@ -219,10 +188,7 @@ fn context_errors_are_told_apart() {
     let decode = |bytes: &[u8], k| Context::decode(bytes, &table(), &key(k));
     assert_eq!(decode(&bytes, "j"), Err(ContextError::OtherKey));
     let accounts = TableName::parse("accounts").unwrap();
-    assert_eq!(
-        Context::decode(&bytes, &accounts, &key("k")),
-        Err(ContextError::OtherKey)
-    );
+    assert_eq!(Context::decode(&bytes, &accounts, &key("k")), Err(ContextError::OtherKey));
     for at in 0..bytes.len() * 8 {
         bytes[at / 8] ^= 1 << (at % 8);
         assert_eq!(decode(&bytes, "k"), Err(ContextError::Checksum), "bit {at}");
@@ -230,10 +196,7 @@ fn context_errors_are_told_apart() {
     }
     for cut in 0..bytes.len() {
         let error = decode(&bytes[..cut], "k").unwrap_err();
-        assert!(
-            matches!(error, ContextError::Malformed | ContextError::Checksum),
-            "{cut}"
-        );
+        assert!(matches!(error, ContextError::Malformed | ContextError::Checksum), "{cut}");
     }
     let resealed = |change: fn(&mut Vec<u8>)| {
         let mut body = bytes[..bytes.len() - 4].to_vec();
@@ -242,10 +205,7 @@ fn context_errors_are_told_apart() {
         decode(&[body, crc.to_be_bytes().to_vec()].concat(), "k").map(|_| ())
     };
     assert_eq!(resealed(|_| ()), Ok(()));
-    assert_eq!(
-        resealed(|body| body[0] = 2),
-        Err(ContextError::Version { found: 2 })
-    );
+    assert_eq!(resealed(|body| body[0] = 2), Err(ContextError::Version { found: 2 }));
     // Too many entries announced; a counter of 0; entries that do not ascend; left-over bytes.
     for change in [
         (|body| body[9] = 0x7f) as fn(&mut Vec<u8>),
@@ -323,20 +283,14 @@ fn clocks_of_other_forms_are_refused() {
         ("more values than bytes", vec![5, 100]),
         ("left-over byte", vec![5, 0, 0]),
         ("unknown flag", [&[5, 1, 0, 4][..], &[0; 8]].concat()),
-        (
-            "payload longer than the record",
-            [&[5, 1, 0, 0][..], &[0; 8], &[2, 1]].concat(),
-        ),
+        ("payload longer than the record", [&[5, 1, 0, 0][..], &[0; 8], &[2, 1]].concat()),
     ] {
         assert_eq!(with(&tail), malformed, "{why}");
     }
     let entry = |n| [&actor(n).to_bytes()[..], &[5, 0]].concat();
     let both = |x, y| decode_object(&[&[2][..], &entry(x), &entry(y)].concat());
     assert!(both(1, 2).is_ok());
-    assert_eq!(
-        (both(2, 1), both(1, 1)),
-        (malformed.clone(), malformed.clone())
-    );
+    assert_eq!((both(2, 1), both(1, 1)), (malformed.clone(), malformed.clone()));
     assert_eq!(decode_object(&[]), malformed);
     assert_eq!(decode_object(&[0]), Ok(Dvvset::new()));
 }
@@ -346,23 +300,11 @@ fn decoding_needs_memory_in_proportion_to_the_input() {
     // The densest records: nothing but tombstones, or nothing but replaced actors.
     let mut tombstones = Object::new();
     for counter in 1..=1_000 {
-        let dot = Dot {
-            actor: actor(1),
-            counter,
-        };
+        let dot = Dot { actor: actor(1), counter };
         tombstones.write(&VersionVector::new(), dot, Value::tombstone(Hlc::ZERO));
     }
-    let replaced: VersionVector = (0..1_000)
-        .map(|incarnation| {
-            (
-                Actor {
-                    incarnation,
-                    ..actor(1)
-                },
-                1,
-            )
-        })
-        .collect();
+    let replaced: VersionVector =
+        (0..1_000).map(|incarnation| (Actor { incarnation, ..actor(1) }, 1)).collect();
     let mut actors = Object::new();
     actors.discard(&replaced);
     for object in [tombstones, actors] {
@@ -371,11 +313,7 @@ fn decoding_needs_memory_in_proportion_to_the_input() {
         let entry_bytes = size_of::<(Actor, weald_storage::Entry<Value>)>();
         let used =
             decoded.entries().len() * entry_bytes + decoded.live_len() * size_of::<(u64, Value)>();
-        assert!(
-            used <= bytes.len() * 8,
-            "{used} bytes for a record of {}",
-            bytes.len()
-        );
+        assert!(used <= bytes.len() * 8, "{used} bytes for a record of {}", bytes.len());
     }
     // A record that announces more than it holds is refused before anything is reserved: a count
     // of 2^62 would otherwise abort the process.

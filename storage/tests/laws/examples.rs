@@ -7,10 +7,7 @@ use weald_storage::{
 };
 
 fn actor(name: char) -> Actor {
-    Actor {
-        node: NodeId([u8::try_from(name).unwrap(); 16]),
-        incarnation: 0,
-    }
+    Actor { node: NodeId([u8::try_from(name).unwrap(); 16]), incarnation: 0 }
 }
 
 /// Reads `a:3[v3,v2] b:1[]`: values are live with the counters n, n - 1, ...
@@ -19,23 +16,11 @@ fn set(text: &str) -> Dvvset<String> {
         let (head, values) = text.strip_suffix(']').unwrap().split_once('[').unwrap();
         let (name, n) = head.split_once(':').unwrap();
         let n: u64 = n.parse().unwrap();
-        let values = values
-            .split(',')
-            .filter(|v| !v.is_empty())
-            .map(str::to_owned);
+        let values = values.split(',').filter(|v| !v.is_empty()).map(str::to_owned);
         let values = (0..n).rev().map(|below| below + 1).zip(values).collect();
-        (
-            actor(name.chars().next().unwrap()),
-            Entry::from_parts(n, values).unwrap(),
-        )
+        (actor(name.chars().next().unwrap()), Entry::from_parts(n, values).unwrap())
     };
-    Dvvset::from_entries(
-        text.split(' ')
-            .filter(|e| !e.is_empty())
-            .map(entry)
-            .collect(),
-    )
-    .unwrap()
+    Dvvset::from_entries(text.split(' ').filter(|e| !e.is_empty()).map(entry).collect()).unwrap()
 }
 
 fn vector(entries: &[(char, u64)]) -> VersionVector {
@@ -44,19 +29,9 @@ fn vector(entries: &[(char, u64)]) -> VersionVector {
 
 /// `set` after a write of `v` at `name`, with the next counter of the key.
 fn put(set: &Dvvset<String>, context: &VersionVector, name: char, v: &str) -> Dvvset<String> {
-    let known = set
-        .entry(&actor(name))
-        .map_or(0, Entry::n)
-        .max(context.get(&actor(name)));
+    let known = set.entry(&actor(name)).map_or(0, Entry::n).max(context.get(&actor(name)));
     let mut after = set.clone();
-    after.write(
-        context,
-        Dot {
-            actor: actor(name),
-            counter: known + 1,
-        },
-        v.to_owned(),
-    );
+    after.write(context, Dot { actor: actor(name), counter: known + 1 }, v.to_owned());
     after
 }
 
@@ -136,37 +111,19 @@ fn row_13_reconcile_as_a_read() {
     let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().parse::<u64>().unwrap();
     let mut resolvers = Resolvers::default();
     resolvers.register("sum", move |_, _, values| {
-        Ok(values
-            .iter()
-            .map(|v| number(v))
-            .sum::<u64>()
-            .to_string()
-            .into_bytes())
+        Ok(values.iter().map(|v| number(v)).sum::<u64>().to_string().into_bytes())
     });
-    resolvers.register("min", |_, _, values| {
-        Ok(values.iter().min().unwrap().to_vec())
-    });
+    resolvers.register("min", |_, _, values| Ok(values.iter().min().unwrap().to_vec()));
     let (table, key) = (TableName::parse("t").unwrap(), Key::new(b"k").unwrap());
     let object = stamped(set("a:4[5,2] b:1[] c:1[3]"));
     for (name, expected) in [("sum", "10"), ("min", "2"), ("max", "5")] {
         let resolver = Resolver::Merge(name.to_owned());
         let resolved = resolvers.resolve(&resolver, &table, &key, &object, 0);
-        assert_eq!(
-            resolved.values[0].payload.as_deref(),
-            Some(expected.as_bytes()),
-            "{name}"
-        );
-        assert_eq!(
-            resolved.repair.as_ref(),
-            Some(&resolved.values[0]),
-            "{name}"
-        );
+        assert_eq!(resolved.values[0].payload.as_deref(), Some(expected.as_bytes()), "{name}");
+        assert_eq!(resolved.repair.as_ref(), Some(&resolved.values[0]), "{name}");
         // Writing the resolution under what was read gives one value under a new dot.
         let mut repaired = object.clone();
-        let dot = Dot {
-            actor: actor('b'),
-            counter: 2,
-        };
+        let dot = Dot { actor: actor('b'), counter: 2 };
         repaired.write(&object.join(), dot, resolved.values[0].clone());
         assert_eq!(repaired.live_dots().collect::<Vec<_>>(), [dot]);
     }
@@ -221,10 +178,7 @@ fn case_22_join_event_size_map_and_merge() {
     let nothing = VersionVector::new();
     assert_eq!(Dvvset::<String>::new().join(), nothing);
     assert_eq!(a.join(), vector(&[('a', 1)]));
-    assert_eq!(
-        put(&a, &a.join(), 'b', "v2").join(),
-        vector(&[('a', 1), ('b', 1)])
-    );
+    assert_eq!(put(&a, &a.join(), 'b', "v2").join(), vector(&[('a', 1), ('b', 1)]));
     assert_eq!(put(&a, &nothing, 'a', "v2"), set("a:2[v2,v1]"));
     assert_eq!(put(&a, &nothing, 'b', "v2"), set("a:1[v1] b:1[v2]"));
 
@@ -248,10 +202,7 @@ fn case_22_join_event_size_map_and_merge() {
 #[test]
 fn counters_with_holes_keep_the_right_values() {
     // Writes 3, 7 and 9 of one actor fell on this key, the others on its neighbours.
-    let dot = |counter| Dot {
-        actor: actor('a'),
-        counter,
-    };
+    let dot = |counter| Dot { actor: actor('a'), counter };
     let mut m = Dvvset::new();
     m.write(&VersionVector::new(), dot(3), "three");
     m.write(&VersionVector::new(), dot(7), "seven");

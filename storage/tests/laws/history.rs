@@ -57,10 +57,7 @@ impl World {
     /// Plays a history: one step per word.
     pub(crate) fn play(words: &[u64]) -> Self {
         let replica = |i| Replica {
-            actor: Actor {
-                node: NodeId([i; 16]),
-                incarnation: 1,
-            },
+            actor: Actor { node: NodeId([i; 16]), incarnation: 1 },
             counter: 0,
             keys: Default::default(),
         };
@@ -137,10 +134,7 @@ impl World {
         }
         let replica = &mut self.replicas[r];
         replica.counter += 1;
-        let dot = Dot {
-            actor: replica.actor,
-            counter: replica.counter,
-        };
+        let dot = Dot { actor: replica.actor, counter: replica.counter };
         let state = &mut replica.keys[key];
         state.set.write(&context, dot, id as u64);
         state.seen |= seen | (1 << id);
@@ -152,20 +146,15 @@ impl World {
         let before = state.clone();
         let changed = state.set.merge_in(other.set);
         state.seen |= other.seen;
-        assert_eq!(
-            changed,
-            state.seen != before.seen,
-            "merge reports a change when there is one"
-        );
+        assert_eq!(changed, state.seen != before.seen, "merge reports a change when there is one");
         assert_eq!(changed, state.set != before.set);
     }
 
     /// L6: the live values are exactly the writes that no seen write had seen; and the clock says
     /// exactly what was seen.
     fn check(&self, state: &State) {
-        let seen: Vec<usize> = (0..self.writes.len())
-            .filter(|i| state.seen >> i & 1 == 1)
-            .collect();
+        let seen: Vec<usize> =
+            (0..self.writes.len()).filter(|i| state.seen >> i & 1 == 1).collect();
         let replaced = seen.iter().fold(0, |all, i| all | self.writes[*i].1);
         let mut live: Vec<(Dot, u64)> = seen
             .iter()
@@ -175,19 +164,12 @@ impl World {
         live.sort_by_key(|(dot, _)| (dot.actor, std::cmp::Reverse(dot.counter)));
         let found: Vec<_> = state.set.live().map(|(dot, id)| (dot, *id)).collect();
         assert_eq!(found, live, "live values of {state:?}");
-        let join: VersionVector = seen
-            .iter()
-            .map(|i| (self.writes[*i].0.actor, self.writes[*i].0.counter))
-            .collect();
+        let join: VersionVector =
+            seen.iter().map(|i| (self.writes[*i].0.actor, self.writes[*i].0.counter)).collect();
         assert_eq!(state.set.join(), join, "clock of {state:?}");
         for (_, entry) in state.set.entries() {
             assert!(entry.floor() <= entry.n());
-            assert!(
-                entry
-                    .values()
-                    .iter()
-                    .all(|(counter, _)| *counter > entry.floor())
-            );
+            assert!(entry.values().iter().all(|(counter, _)| *counter > entry.floor()));
         }
     }
 

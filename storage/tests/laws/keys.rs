@@ -96,29 +96,14 @@ fn row_bytes_are_frozen() {
     let hash: String = row[495..].iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hash, "2c2befd96b704f1d9374dcdc75b5558f");
     assert_eq!(blake3::hash(b"").to_hex()[..16], *"af1349b9f5f9a1a6"); // published vector
-    for bytes in [
-        &b""[..],
-        b"users",
-        b"\0k",
-        b"users\0",
-        b"Users\0k",
-        &[b'a'; 500],
-        &[b'a'; 512],
-    ] {
+    for bytes in [&b""[..], b"users", b"\0k", b"users\0", b"Users\0k", &[b'a'; 500], &[b'a'; 512]] {
         assert!(parse_row(bytes).is_err(), "{bytes:?}");
     }
 }
 
 #[test]
 fn table_names_follow_the_rules() {
-    for text in [
-        "a",
-        "_",
-        "users",
-        "weald.tables",
-        "a-b_c.9",
-        &"a".repeat(64),
-    ] {
+    for text in ["a", "_", "users", "weald.tables", "a-b_c.9", &"a".repeat(64)] {
         assert_eq!(table(text).to_string(), text);
     }
     let too_long = "a".repeat(65);
@@ -153,10 +138,7 @@ fn table_names_follow_the_rules() {
         assert_eq!(TableName::parse(text), Err(error.clone()), "{text:?}");
         assert_eq!(error.to_string(), message);
     }
-    assert_eq!(
-        TableName::parse(".a"),
-        Err(TableNameError::Start { found: '.' })
-    );
+    assert_eq!(TableName::parse(".a"), Err(TableNameError::Start { found: '.' }));
     assert_eq!(serde_json::to_string(&table("a")).unwrap(), "\"a\"");
     assert!(serde_json::from_str::<TableName>("\"A\"").is_err());
 }
@@ -165,10 +147,7 @@ fn table_names_follow_the_rules() {
 fn keys_have_1_to_4096_bytes() {
     assert_eq!(Key::new(b""), Err(KeyError::Empty));
     assert!(Key::new(&[0; KEY_BYTES_MAX]).is_ok());
-    assert_eq!(
-        Key::new(&[0; KEY_BYTES_MAX + 1]),
-        Err(KeyError::TooLong { len: 4097 })
-    );
+    assert_eq!(Key::new(&[0; KEY_BYTES_MAX + 1]), Err(KeyError::TooLong { len: 4097 }));
     assert_eq!(format!("{:?}", key(b"a\0\"")), r#""a\x00\"""#);
     let bytes = postcard::to_stdvec(&key("k")).unwrap();
     assert_eq!(postcard::from_bytes::<Key>(&bytes).unwrap(), key("k"));
@@ -179,17 +158,9 @@ fn keys_have_1_to_4096_bytes() {
 fn partitions_are_frozen() {
     assert_eq!(xxhash_rust::xxh3::xxh3_64(b""), 0x2d06_8005_38d3_94c2); // published vector
     let keys = ["k", "alice", "com.example.topic", "", "x"];
-    let keys = keys.map(|text| {
-        if text.is_empty() {
-            key([b'k'; 600])
-        } else {
-            key(text)
-        }
-    });
+    let keys = keys.map(|text| if text.is_empty() { key([b'k'; 600]) } else { key(text) });
     let of = |partitions| {
-        keys.iter()
-            .map(|key| partition_of(&table("users"), key, partitions))
-            .collect::<Vec<_>>()
+        keys.iter().map(|key| partition_of(&table("users"), key, partitions)).collect::<Vec<_>>()
     };
     assert_eq!(of(8), [2, 4, 0, 3, 7]);
     assert_eq!(of(256), [83, 128, 5, 117, 254]);
@@ -205,16 +176,8 @@ fn partition_of_keys_around_the_buffer_length() {
         let full = [b"users\0", k.as_bytes()].concat();
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(&full, 0x5745_414c_4420_5031);
         let expected = (u128::from(hash) * 1_000) >> 64;
-        assert_eq!(
-            u128::from(partition_of(&table("users"), &k, 1_000)),
-            expected,
-            "{len}"
-        );
-        assert_eq!(
-            KeyHash::of(&table("users"), &k).0,
-            *blake3::hash(&full).as_bytes(),
-            "{len}"
-        );
+        assert_eq!(u128::from(partition_of(&table("users"), &k, 1_000)), expected, "{len}");
+        assert_eq!(KeyHash::of(&table("users"), &k).0, *blake3::hash(&full).as_bytes(), "{len}");
     }
 }
 
@@ -232,14 +195,9 @@ fn partitions_receive_their_share_of_keys() {
                 counts[usize::from(partition_of(&table("t"), key, partitions))] += 1;
             }
             let expected = f64::from(KEYS) / f64::from(partitions);
-            let chi2: f64 = counts
-                .iter()
-                .map(|n| (f64::from(*n) - expected).powi(2) / expected)
-                .sum();
-            assert!(
-                chi2 < bound,
-                "{partitions} partitions: {chi2:.1} >= {bound}"
-            );
+            let chi2: f64 =
+                counts.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
+            assert!(chi2 < bound, "{partitions} partitions: {chi2:.1} >= {bound}");
         }
     }
 }

@@ -28,18 +28,13 @@ fn one() -> impl Strategy<Value = State> {
 
 /// An actor that occurs in histories, or one that does not.
 fn actor() -> impl Strategy<Value = Actor> {
-    (0..5_u8, 1..3_u32).prop_map(|(node, incarnation)| Actor {
-        node: NodeId([node; 16]),
-        incarnation,
-    })
+    (0..5_u8, 1..3_u32)
+        .prop_map(|(node, incarnation)| Actor { node: NodeId([node; 16]), incarnation })
 }
 
 /// A dot of `actor` that no history has used.
 fn new_dot(actor: Actor) -> Dot {
-    Dot {
-        actor,
-        counter: 1_000,
-    }
+    Dot { actor, counter: 1_000 }
 }
 
 fn max(x: &VersionVector, y: &VersionVector) -> VersionVector {
@@ -174,10 +169,7 @@ proptest! {
 
 #[test]
 fn clashes_are_the_dots_with_two_values() {
-    let dot = new_dot(Actor {
-        node: NodeId([1; 16]),
-        incarnation: 1,
-    });
+    let dot = new_dot(Actor { node: NodeId([1; 16]), incarnation: 1 });
     let (mut x, mut y) = (Dvvset::new(), Dvvset::new());
     x.write(&VersionVector::new(), dot, 1);
     y.write(&VersionVector::new(), dot, 2);

@@ -42,10 +42,7 @@ fn tree_of(objects: &BTreeMap<u16, Object>) -> BTreeMap<TreePath, TreeNode> {
         nodes.extend(branch.children().map(|path| (path, leaf(path))));
         nodes.insert(branch, TreeNode::sum(branch.children().map(leaf)));
     }
-    nodes.insert(
-        TreePath::Root,
-        TreeNode::sum(TreePath::Root.children().map(|b| nodes[&b])),
-    );
+    nodes.insert(TreePath::Root, TreeNode::sum(TreePath::Root.children().map(|b| nodes[&b])));
     nodes.retain(|_, node| *node != TreeNode::default());
     nodes
 }
@@ -101,14 +98,8 @@ proptest! {
 
 #[test]
 fn digest_and_bucket_are_frozen() {
-    let actor = |n| Actor {
-        node: NodeId([n; 16]),
-        incarnation: 7,
-    };
-    let dot = |n, counter| Dot {
-        actor: actor(n),
-        counter,
-    };
+    let actor = |n| Actor { node: NodeId([n; 16]), incarnation: 7 };
+    let dot = |n, counter| Dot { actor: actor(n), counter };
     let mut set = Dvvset::new();
     let nothing = VersionVector::new();
     set.write(&nothing, dot(0xcc, 300), ());
@@ -119,31 +110,16 @@ fn digest_and_bucket_are_frozen() {
     // Computed by a second implementation of the written shape.
     let expected = 0x4414_b13e_6c7e_8008_cebd_7059_fe46_17c8;
     assert_eq!(EntryDigest::of(&table(), &key, &set), EntryDigest(expected));
-    assert_eq!(
-        KeyHash::of(&table(), &key).prefix(),
-        [0xce, 0x96, 0x7e, 0xad]
-    );
+    assert_eq!(KeyHash::of(&table(), &key).prefix(), [0xce, 0x96, 0x7e, 0xad]);
     assert_eq!(Bucket::of(&table(), &key).number(), 0xce9);
-    assert_eq!(
-        TreePath::Leaf(Bucket::new(0xce9).unwrap()).parent(),
-        Some(TreePath::Branch(0xce))
-    );
+    assert_eq!(TreePath::Leaf(Bucket::new(0xce9).unwrap()).parent(), Some(TreePath::Branch(0xce)));
 }
 
 #[test]
 fn digest_depends_on_table_key_and_clock_only() {
-    let value = |stamp| Value {
-        stamp: Hlc::new(stamp, 0),
-        expires_ms: None,
-        payload: None,
-    };
-    let dot = |node, counter| Dot {
-        actor: Actor {
-            node: NodeId([node; 16]),
-            incarnation: 1,
-        },
-        counter,
-    };
+    let value = |stamp| Value { stamp: Hlc::new(stamp, 0), expires_ms: None, payload: None };
+    let dot =
+        |node, counter| Dot { actor: Actor { node: NodeId([node; 16]), incarnation: 1 }, counter };
     let object = |dot, stamp| {
         let mut object = Object::new();
         object.write(&VersionVector::new(), dot, value(stamp));
@@ -175,18 +151,11 @@ fn digest_depends_on_table_key_and_clock_only() {
 #[test]
 fn tree_shape_is_256_by_16() {
     let branches: Vec<_> = TreePath::Root.children().collect();
-    let leaves: Vec<_> = branches
-        .iter()
-        .flat_map(|branch| branch.children())
-        .collect();
+    let leaves: Vec<_> = branches.iter().flat_map(|branch| branch.children()).collect();
     assert_eq!((branches.len(), leaves.len()), (256, 4096));
     assert!(leaves.iter().copied().eq(Bucket::all().map(TreePath::Leaf)));
     assert_eq!(leaves[0].children().count(), 0);
-    let all: Vec<_> = [TreePath::Root]
-        .into_iter()
-        .chain(branches)
-        .chain(leaves)
-        .collect();
+    let all: Vec<_> = [TreePath::Root].into_iter().chain(branches).chain(leaves).collect();
     for (i, path) in all.iter().enumerate() {
         assert_eq!(TreePath::from_bytes(&path.to_bytes()), Some(*path));
         assert!(i == 0 || all[i - 1].to_bytes() < path.to_bytes());
@@ -195,15 +164,7 @@ fn tree_shape_is_256_by_16() {
             None => assert_eq!(*path, TreePath::Root),
         }
     }
-    for bytes in [
-        &[][..],
-        &[0, 0],
-        &[0, 0, 1],
-        &[1, 1, 0],
-        &[2, 0x10, 0],
-        &[3, 0, 0],
-        &[0; 4],
-    ] {
+    for bytes in [&[][..], &[0, 0], &[0, 0, 1], &[1, 1, 0], &[2, 0x10, 0], &[3, 0, 0], &[0; 4]] {
         assert_eq!(TreePath::from_bytes(bytes), None, "{bytes:?}");
     }
     assert_eq!(Bucket::new(4096), None);
@@ -211,10 +172,7 @@ fn tree_shape_is_256_by_16() {
 
 #[test]
 fn tree_node_bytes_are_frozen_and_damage_is_noticed() {
-    let node = TreeNode {
-        count: 2,
-        digest: 0x0102,
-    };
+    let node = TreeNode { count: 2, digest: 0x0102 };
     let mut bytes = [0; 24];
     bytes[7] = 2;
     bytes[22..].copy_from_slice(&[1, 2]);
@@ -223,21 +181,14 @@ fn tree_node_bytes_are_frozen_and_damage_is_noticed() {
     assert_eq!(TreeNode::from_bytes(&bytes[1..]), None);
     assert_eq!(TreeNode::from_bytes(&[0; 25]), None);
     let change = |count, digest| node.apply(NodeDelta { count, digest });
-    assert_eq!(
-        change(-2, 0x0102_u128.wrapping_neg()),
-        Ok(TreeNode::default())
-    );
+    assert_eq!(change(-2, 0x0102_u128.wrapping_neg()), Ok(TreeNode::default()));
     assert!(change(-3, 0).is_err(), "more taken than there is");
-    assert!(
-        change(-2, 0).is_err(),
-        "the last object left a digest behind"
-    );
+    assert!(change(-2, 0).is_err(), "the last object left a digest behind");
 }
 
 #[test]
 fn every_bucket_is_used() {
-    let used: std::collections::BTreeSet<Bucket> = (0..u16::MAX)
-        .map(|n| Bucket::of(&table(), &key(n)))
-        .collect();
+    let used: std::collections::BTreeSet<Bucket> =
+        (0..u16::MAX).map(|n| Bucket::of(&table(), &key(n))).collect();
     assert_eq!(used.len(), 4096);
 }
