@@ -25,7 +25,32 @@ async fn main() {
     for (name, client) in [("ractor_cluster", &cluster), ("Unix socket", &unix)] {
         measure(client).await.print(name, Some(&bare));
     }
+    crowd(&node).await;
     node.stop().await;
+}
+
+/// What many clients cost: each has its own connection, and both of its ends are in this process.
+async fn crowd(node: &FakeNode) {
+    const CLIENTS: usize = 200;
+    let key = node.key_file("crowd");
+    let (before, start) = (rss_kib(), Instant::now());
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let key = Credential::read(&key).expect("the key file");
+        let client = Client::connect(node.address().to_string(), key).await.expect("the node");
+        client.get("bench", "key").await.expect("a read");
+        clients.push(client);
+    }
+    let rate = rate(CLIENTS, start.elapsed());
+    let each = rss_kib().saturating_sub(before) / CLIENTS;
+    println!("{CLIENTS} clients: {rate:.0} connects/s, {each} KiB each, both ends");
+    drop(clients);
+}
+
+fn rss_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
 struct Result {

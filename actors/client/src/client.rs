@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
-use weald_link::{Limits, SendError};
+use weald_link::{IDLE_TIMEOUT_MIN, Limits, SendError};
 use weald_proto::frame::Frame;
 use weald_proto::limits::{FRAME_BYTES_MAX, IN_FLIGHT_MAX};
 use weald_proto::request::{self, Call, decode_reply, request_frame};
@@ -110,7 +110,7 @@ impl Builder {
         self
     }
 
-    /// A node that is silent for so long is taken for lost; 20 s unless told.
+    /// A node that is silent for so long is taken for lost; 20 s unless told, at least 6 s.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle_timeout = timeout;
@@ -132,6 +132,9 @@ impl Builder {
     /// # Errors
     /// [`Error::Invalid`] when the configuration makes no sense.
     pub fn start(self) -> Result<Client, Error> {
+        if self.limits.idle_timeout < IDLE_TIMEOUT_MIN {
+            return Err(Error::Invalid(format!("the least idle timeout is {IDLE_TIMEOUT_MIN:?}")));
+        }
         let tls = self.authorities.as_deref().map(tls::Connector::new).transpose();
         let tls = tls.map_err(Error::Invalid)?;
         let target = match (self.unix, self.credential) {

@@ -38,6 +38,9 @@ pub const BATCH_BYTES: usize = 64 << 10;
 /// Largest batch: one frame of the largest size.
 pub const BATCH_BYTES_MAX: usize = FRAME_BYTES_MAX + HEADER_BYTES;
 
+/// Least time after which silence may mean anything: `ractor_cluster` pings every 1 to 5 s.
+pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(6);
+
 /// The bounds of one connection.
 #[derive(Debug, Clone)]
 pub struct Limits {

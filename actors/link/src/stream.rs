@@ -24,9 +24,9 @@ pub type BoxRead = Box<dyn AsyncRead + Unpin + Send + 'static>;
 pub type BoxWrite = Box<dyn AsyncWrite + Unpin + Send + 'static>;
 
 /// Bytes read from the socket at once.
-const READ_BUFFER_BYTES: usize = 64 << 10;
+const READ_BUFFER_BYTES: usize = 16 << 10;
 /// Bytes gathered before they are written to the socket.
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 /// Both halves of a connected stream, the reading one buffered, so that a handshake never reads too far.
 pub struct Halves {

@@ -70,6 +70,7 @@ async fn a_stopped_node_is_unreachable_and_a_new_one_is_found() {
     let client = builder.deadline(Duration::from_millis(300)).connect().await.unwrap();
     client.put("t", "k", "v").await.unwrap();
     node.stop().await;
+    eventually("the loss is seen", || !client.is_connected()).await;
     let write = client.put("t", "k", "v").await.unwrap_err();
     assert!(matches!(write, Error::Unreachable { .. }), "{write}: nothing was sent");
     assert!(matches!(client.get("t", "k").await, Err(Error::Unreachable { .. })));

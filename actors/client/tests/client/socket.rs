@@ -53,7 +53,10 @@ async fn a_killed_socket_actor_loses_connections_but_not_the_file() {
     let node = FakeNode::start().await;
     let client = Client::unix(node.socket()).await.unwrap();
     for _ in 0..3 {
-        client.put("t", "k", "v").await.unwrap();
+        // A write on a connection that is just being lost has an unknown outcome; the next one is well.
+        if client.put("t", "k", "v").await.is_err() {
+            client.put("t", "k", "v").await.unwrap();
+        }
         node.scope.kill("node/control").unwrap();
         client.get("t", "k").await.unwrap();
     }

@@ -38,6 +38,33 @@ struct Slot {
     session: Option<Arc<Session>>,
 }
 
+/// A session that stands on a credential.
+struct Checked {
+    identity: Identity,
+    key: [u8; 32],
+    session: Arc<Session>,
+}
+
+impl Slot {
+    fn checked(&self) -> Option<Checked> {
+        let (key, session) = (self.key?, self.session.clone()?);
+        Some(Checked { identity: self.identity.clone(), key, session })
+    }
+}
+
+impl Checked {
+    /// Ends the session if its credential is gone or another; whether it was.
+    fn end_without(&self, credentials: &dyn Credentials) -> bool {
+        let Identity { name, role, peer } = &self.identity;
+        let holds = credentials.lookup(name) == Some((self.key, *role));
+        if !holds {
+            tracing::info!(event = "credential_gone", client = %name, peer = %peer, "credential taken away, session ends");
+            self.session.end(Close::Local("the credential was taken away".to_owned()));
+        }
+        !holds
+    }
+}
+
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").field("count", &self.count()).finish_non_exhaustive()
@@ -85,21 +112,16 @@ impl Sessions {
 
     /// Ends every session whose credential is gone or not the same any more. How many those were.
     pub fn recheck(&self, credentials: &dyn Credentials) -> usize {
-        let slots: Vec<_> = self
-            .lock()
-            .values()
-            .filter_map(|slot| Some((slot.identity.clone(), slot.key?, slot.session.clone()?)))
-            .collect();
-        let gone = slots.into_iter().filter(|(identity, key, _)| {
-            credentials.lookup(&identity.name) != Some((*key, identity.role))
-        });
-        let mut count = 0;
-        for (identity, _, session) in gone {
-            tracing::info!(client = %identity.name, peer = %identity.peer, "credential taken away, session ends");
-            session.end(Close::Local("the credential was taken away".to_owned()));
-            count += 1;
+        let checked: Vec<_> = self.lock().values().filter_map(Slot::checked).collect();
+        checked.into_iter().filter(|session| session.end_without(credentials)).count()
+    }
+
+    /// As [`Sessions::recheck`], for one session.
+    pub(crate) fn recheck_one(&self, session: u64, credentials: &dyn Credentials) {
+        let checked = self.lock().get(&session).and_then(Slot::checked);
+        if let Some(session) = checked {
+            session.end_without(credentials);
         }
-        count
     }
 
     /// Takes a place for a session; none when `max` clients of this kind are there. `key`: a client with a credential.

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
 use weald_link::filter::Side;
-use weald_link::{Close, Connection, Halves, Limits, Outbound, Receive, Setup};
+use weald_link::{Close, Connection, Halves, IDLE_TIMEOUT_MIN, Limits, Outbound, Receive, Setup};
 use weald_supervision::{Address, ChildSpec, DynamicHandle, Restart};
 
 /// First and longest pause after `accept` has failed, as it does when descriptors run out.
@@ -68,6 +68,13 @@ impl Actor for Listener {
         myself: ActorRef<Msg>,
         ctx: Arc<Context>,
     ) -> Result<State, ActorProcessingErr> {
+        if ctx.config.idle_timeout < IDLE_TIMEOUT_MIN {
+            return Err(format!(
+                "an idle timeout of {:?} would cut clients that are well: the least is {IDLE_TIMEOUT_MIN:?}",
+                ctx.config.idle_timeout
+            )
+            .into());
+        }
         let acceptor = ctx.config.tls.as_ref().map(tls::acceptor).transpose()?;
         let mut sockets = std::mem::take(&mut *ctx.sockets());
         if sockets.is_empty() {
@@ -284,7 +291,8 @@ impl Handshake {
             idle_timeout: ctx.config.idle_timeout,
             ..Limits::default()
         };
-        let id = format!("client-{}", place.id());
+        let number = place.id();
+        let id = format!("client-{number}");
         let outbound = Arc::new(Outbound::new(&limits));
         let label = format!("{} at {peer}", identity.name);
         let service = Arc::clone(&ctx.service);
@@ -294,16 +302,31 @@ impl Handshake {
         let handle = setup.handle();
         session.ends_by(move |why| handle.close(why));
         // A credential taken away between the proof and now is not in the table's last check.
-        ctx.sessions.recheck(&*ctx.credentials);
+        ctx.sessions.recheck_one(number, &*ctx.credentials);
         let setup = Mutex::new(Some(setup));
         let child = ChildSpec::worker(&id, &Address::new(&id), move || {
             (Connection, setup.lock().unwrap_or_else(PoisonError::into_inner).take())
         })
         .restart(Restart::Temporary)
         .start_timeout(handshake::TIMEOUT);
-        if let Err(e) = ctx.clients.start_child(child).await {
-            rejected(&logs, peer, &e);
-            session.closed(&Close::Local(e.to_string()));
+        let mut starting = Starting(Some(session));
+        match ctx.clients.start_child(child).await {
+            // From here on the connection actor ends the session.
+            Ok(_path) => starting.0 = None,
+            Err(e) => rejected(&logs, peer, &e),
+        }
+    }
+}
+
+/// A session whose connection actor is being started; ended if that does not come to its end, as when the listener is
+/// killed meanwhile, so that its place is free again.
+struct Starting(Option<Arc<Session>>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.end(Close::Local("the connection was not started".to_owned()));
+            session.finish();
         }
     }
 }

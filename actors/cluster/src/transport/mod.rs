@@ -52,7 +52,7 @@ pub struct Config {
     pub handshakes_max: usize,
     /// Most bytes that wait for one client.
     pub outbound_bytes_max: usize,
-    /// A client that is silent, or does not read, for so long is cut.
+    /// A client that is silent, or does not read, for so long is cut; at least 6 s, as it pings every 1 to 5 s.
     pub idle_timeout: Duration,
     /// Certificate and key; none: plain text.
     pub tls: Option<TlsFiles>,
