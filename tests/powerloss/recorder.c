@@ -6,6 +6,7 @@
  *   WEALD_RECORD_ACK    a descriptor; what is written to it is logged as an acknowledgement, *before* it is written
  *   WEALD_RECORD_IGNORE a list of faults: "data" makes fsync and fdatasync of files do nothing, "meta" takes O_DSYNC and
  *                       O_SYNC away, "dirs" makes fsync of directories do nothing. Such a run must be found out by the test.
+ *   WEALD_RECORD_FAIL   the sync of file data with this number, counted from 1 in each process, fails with EIO
  *   WEALD_RECORD_SYNC_US how long a sync takes, in microseconds; nothing is really synced, because the log is what counts
  *
  * The log is a sequence of events: a header (struct event, host byte order) and `len` bytes. Each is appended with a single
@@ -49,6 +50,7 @@ static size_t dir_len;
 static int log_fd = -1, ack_fd = -1;
 static int ignore_data, ignore_meta, ignore_dirs;
 static useconds_t sync_us;
+static atomic_long syncs_left = LONG_MAX; /* until one fails */
 static atomic_ulong next_id = 1;
 static atomic_char dsync[FDS];
 
@@ -73,7 +75,7 @@ REAL(int, mkdirat, int, const char *, mode_t)
 __attribute__((constructor)) static void start(void) {
     const char *d = getenv("WEALD_RECORD_DIR"), *l = getenv("WEALD_RECORD_LOG");
     const char *a = getenv("WEALD_RECORD_ACK"), *i = getenv("WEALD_RECORD_IGNORE");
-    const char *u = getenv("WEALD_RECORD_SYNC_US");
+    const char *u = getenv("WEALD_RECORD_SYNC_US"), *f = getenv("WEALD_RECORD_FAIL");
     if (!d || !l || !realpath(d, dir)) return;
     dir_len = strlen(dir);
     need_openat();
@@ -82,6 +84,7 @@ __attribute__((constructor)) static void start(void) {
     log_fd = fcntl(fd, F_DUPFD_CLOEXEC, 900); /* out of the way of the program's own */
     if (log_fd < 0) log_fd = fd;
     if (a) ack_fd = atoi(a);
+    if (f) syncs_left = atol(f);
     if (u) sync_us = (useconds_t)atol(u);
     if (i) {
         ignore_data = strstr(i, "data") != NULL;
@@ -217,6 +220,10 @@ static int sync_file(int fd, long call) {
     struct stat st;
     if (!tracked(fd, path, &st)) return (int)syscall(call, fd);
     if (S_ISDIR(st.st_mode) ? ignore_dirs : ignore_data) return 0;
+    if (!S_ISDIR(st.st_mode) && --syncs_left == 0) {
+        errno = EIO;
+        return -1;
+    }
     uint64_t id = next_id++;
     put_text(SYNC, id, st.st_ino, 0, path, strlen(path));
     if (sync_us) usleep(sync_us);

@@ -1,7 +1,8 @@
 //! The program of the power-loss test: writes to a store while it is recorded, and inspects directories after a cut.
 //!
-//! - `write DIR SEED FIRST BATCHES full|relaxed clean|kill`: writes batches `FIRST..FIRST+BATCHES` of the plan to each
-//!   partition, prints `ACK {...}` for each acknowledged write, and ends in order or is killed.
+//! - `write DIR SEED FIRST BATCHES full|relaxed clean|kill|errors`: writes batches `FIRST..FIRST+BATCHES` of the plan to
+//!   each partition, prints `ACK {...}` for each acknowledged write, and ends in order or is killed; with `errors`, it goes on
+//!   after writes that fail, and is killed at the end.
 //! - `inspect DIR full|relaxed`: opens the store and prints what is in it as JSON, after some new writes.
 //! - `check DIR`: the child process in which the store has a partition checked.
 //!
@@ -10,6 +11,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
@@ -33,8 +35,11 @@ fn main() -> Result<ExitCode> {
     match args.as_slice() {
         ["write", dir, seed, first, batches, durability, end] => {
             let store = open(Path::new(dir), durability)?.0;
-            write_all(&store, seed.parse()?, first.parse()?, batches.parse()?)?;
-            if *end == "kill" {
+            let may_fail = *end == "errors";
+            let first: u64 = first.parse()?;
+            let batches = first..first + batches.parse::<u64>()?;
+            write_all(&store, seed.parse()?, &batches, may_fail)?;
+            if *end != "clean" {
                 rustix::process::kill_process(
                     rustix::process::getpid(),
                     rustix::process::Signal::KILL,
@@ -54,7 +59,7 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::from(code))
         }
         _ => bail!(
-            "usage: write DIR SEED FIRST BATCHES full|relaxed clean|kill | inspect DIR full|relaxed | check DIR"
+            "usage: write DIR SEED FIRST BATCHES full|relaxed clean|kill|errors | inspect DIR full|relaxed | check DIR"
         ),
     }
 }
@@ -111,11 +116,12 @@ fn op(planned: PlannedOp) -> Result<WriteOp> {
     })
 }
 
-fn write_all(store: &Store, seed: u64, first: u64, batches: u64) -> Result<()> {
+fn write_all(store: &Store, seed: u64, batches: &Range<u64>, may_fail: bool) -> Result<()> {
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..PARTITIONS)
             .map(|partition| {
-                scope.spawn(move || write_partition(store, seed, partition, first..first + batches))
+                let batches = batches.clone();
+                scope.spawn(move || write_partition(store, seed, partition, batches, may_fail))
             })
             .collect();
         for writer in writers {
@@ -129,7 +135,8 @@ fn write_partition(
     store: &Store,
     seed: u64,
     partition: u16,
-    batches: std::ops::Range<u64>,
+    batches: Range<u64>,
+    may_fail: bool,
 ) -> Result<()> {
     let keys = plan::keys(partition)?;
     let (done, finished) = sync_channel(1);
@@ -148,7 +155,7 @@ fn write_partition(
             Box::new(move |report| drop(done.send(report))),
         );
         let report = finished.recv_timeout(Duration::from_secs(30))?;
-        if report.failed > 0 {
+        if report.failed > 0 && !may_fail {
             bail!("{} writes of batch {batch} failed", report.failed);
         }
     }

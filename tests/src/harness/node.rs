@@ -268,6 +268,7 @@ impl Node<'_> {
         signal(&self.child, Signal::KILL);
         let status = self.wait_end();
         assert_eq!(status.signal(), Some(9));
+        self.assert_no_panic();
     }
 
     /// Asks it to stop with SIGTERM, and expects a clean end.
@@ -278,6 +279,14 @@ impl Node<'_> {
         signal(&self.child, Signal::TERM);
         let status = self.wait_end();
         assert!(status.success(), "{status}:\n{}", self.log_tail());
+        self.assert_no_panic();
+    }
+
+    /// No test here makes code panic: a panic is a bug, also when a supervisor mended it.
+    fn assert_no_panic(&self) {
+        let log = self.log();
+        let panics: Vec<_> = log.lines().filter(|line| line.contains("panicked at")).collect();
+        assert!(panics.is_empty(), "the node panicked: {panics:#?}");
     }
 
     /// A client on its local socket.

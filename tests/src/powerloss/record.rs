@@ -17,6 +17,15 @@ pub enum Ignore {
     DataAndMeta,
 }
 
+/// What the disk does to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Which syncs are left out.
+    pub ignore: Ignore,
+    /// Which sync of file data fails with EIO, counted from 1.
+    pub fail: Option<u64>,
+}
+
 /// The recorder, compiled.
 #[derive(Debug)]
 pub struct Recorder {
@@ -46,13 +55,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The command cannot be started.
-    pub fn run(
-        &self,
-        mut command: Command,
-        dir: &Path,
-        log: &Path,
-        ignore: Ignore,
-    ) -> Result<Output> {
+    pub fn run(&self, mut command: Command, dir: &Path, log: &Path, disk: Disk) -> Result<Output> {
         command
             .env("LD_PRELOAD", &self.library)
             .env("WEALD_RECORD_DIR", dir)
@@ -61,13 +64,16 @@ impl Recorder {
             .env("WEALD_RECORD_SYNC_US", "200")
             .env(
                 "WEALD_RECORD_IGNORE",
-                match ignore {
+                match disk.ignore {
                     Ignore::Nothing => "",
                     Ignore::Data => "data",
                     Ignore::Meta => "meta",
                     Ignore::DataAndMeta => "data,meta",
                 },
             );
+        if let Some(number) = disk.fail {
+            command.env("WEALD_RECORD_FAIL", number.to_string());
+        }
         command.output().with_context(|| format!("run {command:?}"))
     }
 }

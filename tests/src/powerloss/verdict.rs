@@ -69,21 +69,25 @@ pub enum Fault {
 pub struct Truth {
     /// Per partition, the state after each batch; the first is the empty one.
     after: Vec<Vec<State>>,
+    acked: usize,
     dots: BTreeMap<DotText, (u16, u64, usize)>,
 }
 
 impl Truth {
-    /// The truth about a run of which everything was acknowledged.
+    /// The truth about a run. Up to `beyond` batches after the last acknowledged one of a partition may have happened, too.
     ///
     /// # Errors
     /// A dot that was given twice within the run itself.
-    pub fn new(seed: u64, acks: &[Ack]) -> Result<Self> {
+    pub fn new(seed: u64, acks: &[Ack], beyond: u64) -> Result<Self> {
         let mut after = Vec::new();
+        let mut acked = 0;
         for partition in 0..plan::PARTITIONS {
             let keys = plan::keys(partition)?;
             let batches = acks.iter().filter(|a| a.partition == partition).map(|a| a.batch + 1);
+            let batches = batches.max().unwrap_or(0);
+            acked += usize::try_from(batches)?;
             let mut states = vec![State::new()];
-            for number in 0..batches.max().unwrap_or(0) {
+            for number in 0..batches + beyond {
                 let mut state = states.last().cloned().unwrap_or_default();
                 plan::apply(&plan::batch(seed, partition, number, &keys), &mut state);
                 states.push(state);
@@ -97,13 +101,13 @@ impl Truth {
                 bail!("dot {} was given to {other:?} and to {write:?}", ack.dot);
             }
         }
-        Ok(Self { after, dots })
+        Ok(Self { after, acked, dots })
     }
 
     /// Batches acknowledged, over all partitions.
     #[must_use]
     pub fn batches(&self) -> usize {
-        self.after.iter().map(|states| states.len() - 1).sum()
+        self.acked
     }
 
     /// What is wrong with a directory after a cut before which `acked` was acknowledged. With `may_lose` batches per
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn lost_mangled_and_reused_are_told_apart() {
         let acks: Vec<Ack> = (0..9).map(ack).collect();
-        let truth = Truth::new(3, &acks).unwrap();
+        let truth = Truth::new(3, &acks, 0).unwrap();
         let judge = |findings: &Findings, may| truth.judge(&acks[..6], findings, may).unwrap();
         assert_eq!(judge(&findings(&truth, 6), 0), (vec![], 0));
         assert_eq!(judge(&findings(&truth, 9), 0), (vec![], 0));
@@ -180,6 +184,6 @@ mod tests {
         mangled.new_dots.push("0:n:1:4".into());
         let (faults, _) = judge(&mangled, 0);
         assert_eq!(faults, [Fault::Mangled(0), Fault::DotReused("0:n:1:4".into())]);
-        assert!(Truth::new(3, &[ack(1), ack(1)]).is_err());
+        assert!(Truth::new(3, &[ack(1), ack(1)], 0).is_err());
     }
 }

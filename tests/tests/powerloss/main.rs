@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use weald_tests::harness::artefacts::Artefacts;
 use weald_tests::powerloss::log::{self, Event};
-use weald_tests::powerloss::record::{Ignore, Recorder};
+use weald_tests::powerloss::plan::PARTITIONS;
+use weald_tests::powerloss::record::{self, Ignore, Recorder};
 use weald_tests::powerloss::replay::{Disk, Variant};
 use weald_tests::powerloss::verdict::{Ack, Fault, Findings, Truth};
 use weald_tests::seed::Seeded;
@@ -34,19 +35,41 @@ struct Recording {
     truth: Truth,
 }
 
-fn record(dir: &Path, seed: u64, durability: &str, ignore: Ignore) -> Result<Recording> {
+/// How a life of the writer ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Clean,
+    Kill,
+    /// This sync fails, the writer goes on as it can, and is killed.
+    Errors(u64),
+}
+
+const LIVES: [End; 3] = [End::Clean, End::Kill, End::Clean];
+
+fn record(
+    dir: &Path,
+    seed: u64,
+    durability: &str,
+    ignore: Ignore,
+    lives: &[End],
+) -> Result<Recording> {
     let recorder = Recorder::compile(dir)?;
     let data = dir.canonicalize()?.join("data");
     std::fs::create_dir(&data)?;
     let log = dir.join("recorded");
-    for (life, end) in [(0, "clean"), (1, "kill"), (2, "clean")] {
-        let first = life * BATCHES;
+    for (life, end) in (0..).zip(lives) {
+        let (word, fail) = match end {
+            End::Clean => ("clean", None),
+            End::Kill => ("kill", None),
+            End::Errors(number) => ("errors", Some(*number)),
+        };
         let mut command = Command::new(STORE);
-        command.arg("write").arg(&data).args([seed, first, BATCHES].map(|n| n.to_string()));
-        command.args([durability, end]);
-        let out = recorder.run(command, &data, &log, ignore)?;
+        command.arg("write").arg(&data);
+        command.args([seed, life * BATCHES, BATCHES].map(|n| n.to_string()));
+        command.args([durability, word]);
+        let out = recorder.run(command, &data, &log, record::Disk { ignore, fail })?;
         assert!(
-            out.status.success() == (end == "clean"),
+            out.status.success() == (*end == End::Clean),
             "life {life}: {}\n{}",
             out.status,
             String::from_utf8_lossy(&out.stderr)
@@ -62,9 +85,8 @@ fn record(dir: &Path, seed: u64, durability: &str, ignore: Ignore) -> Result<Rec
         })
         .collect();
     let all: Vec<_> = acks.iter().map(|(_, ack)| ack.clone()).collect();
-    let truth = Truth::new(seed, &all)?;
-    let expected = 3 * BATCHES * u64::from(weald_tests::powerloss::plan::PARTITIONS);
-    assert_eq!(truth.batches() as u64, expected, "acknowledged batches");
+    let fails = lives.iter().any(|end| matches!(end, End::Errors(_)));
+    let truth = Truth::new(seed, &all, u64::from(fails))?;
     Ok(Recording { events, acks, truth })
 }
 
@@ -204,7 +226,9 @@ fn images_wanted() -> usize {
 fn run(name: &str, durability: &str, ignore: Ignore, images: usize) -> (Tally, PathBuf) {
     let mut rng = Seeded::announced(name);
     let mut kept = Artefacts::new(name);
-    let recording = record(kept.dir(), rng.seed(), durability, ignore).unwrap();
+    let recording = record(kept.dir(), rng.seed(), durability, ignore, &LIVES).unwrap();
+    let expected = LIVES.len() as u64 * BATCHES * u64::from(PARTITIONS);
+    assert_eq!(recording.truth.batches() as u64, expected, "acknowledged batches");
     let tally = check_images(kept.dir(), &recording, durability, images, &mut rng).unwrap();
     eprintln!(
         "{name}: {} events, {} acknowledged writes, {} images, {} at fault, {} batches missing that may be, boots {:?}",
@@ -259,4 +283,35 @@ fn store_that_does_not_sync_is_found_out() {
 
     let meta = run("powerloss-no-meta-sync", "full", Ignore::Meta, 30).0;
     assert!(count(&meta, |f| matches!(f, Fault::Lost(1))) >= 3, "{:#?}", meta.faults);
+}
+
+#[test]
+fn failed_sync_acknowledges_nothing_more_until_the_store_is_opened_anew() {
+    let mut rng = Seeded::announced("powerloss-eio");
+    let mut kept = Artefacts::new("powerloss-eio");
+    let lives = [End::Clean, End::Errors(20 + rng.any() % 30)];
+    let recording = record(kept.dir(), rng.seed(), "full", Ignore::Nothing, &lives).unwrap();
+    // One partition lost its disk in the second life and acknowledged nothing after that; the other went on.
+    let batches = |partition: u16| -> std::collections::BTreeSet<u64> {
+        let acks = recording.acks.iter().map(|(_, ack)| ack);
+        acks.filter(|ack| ack.partition == partition).map(|ack| ack.batch).collect()
+    };
+    let acked: Vec<_> = (0..PARTITIONS).map(batches).collect();
+    for batches in &acked {
+        let last = *batches.last().unwrap();
+        assert!(
+            batches.iter().copied().eq(0..=last),
+            "acknowledged after a failed sync: {batches:?}"
+        );
+    }
+    let mut counts: Vec<_> = acked.iter().map(|batches| batches.len() as u64).collect();
+    counts.sort_unstable();
+    assert!(counts[0] >= BATCHES && counts[0] < 2 * BATCHES, "{counts:?}");
+    assert_eq!(counts[1], 2 * BATCHES);
+    let tally = check_images(kept.dir(), &recording, "full", 30, &mut rng).unwrap();
+    if !tally.faults.is_empty() {
+        kept.keep();
+    }
+    eprintln!("powerloss-eio: {counts:?} batches acknowledged, {} images", tally.images);
+    assert!(tally.faults.is_empty(), "{:#?}", tally.faults);
 }
