@@ -1,7 +1,7 @@
 //! A client's session, whichever way it came in.
 //!
 //! What it is: the frames of one client on one side, [`Service`] on the other. Requests are handed to the service in the order
-//! in which they came and then run side by side; replies go out as they are ready. [`Push`] works the other way round.
+//! in which they came and then run side by side; replies go out as they are ready. [`crate::service::Push`] works the other way round.
 //!
 //! What it guarantees: every request is answered once, or the session ends; a client has at most [`IN_FLIGHT_MAX`] requests of
 //! together [`IN_FLIGHT_BYTES_MAX`] bytes in flight and a bounded number of bytes waiting for it, what goes over is answered
