@@ -15,7 +15,7 @@ use crate::outbound::Outbound;
 use crate::stream::{Filtered, Shared};
 use crate::{Halves, Limits};
 use ractor::message::{BoxedDowncastErr, SerializedMessage};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
 use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation, SessionCheckReply};
 use ractor_cluster::{NetworkStream, NodeServerMessage, NodeSession};
 use std::fmt;
@@ -241,6 +241,7 @@ impl Actor for Connection {
                     return Ok(());
                 };
                 state.up = true;
+                stop_listening(state.session.get_id());
                 state.deadline.abort();
                 let peer = ActorRef::<Batch>::from(peer);
                 state.outbound.attach(move |batch| peer.cast(Batch(batch)).is_ok());
@@ -289,6 +290,14 @@ impl Actor for Connection {
         state.ending.shared.close(Close::Local("stopped".to_owned()));
         Ok(())
     }
+}
+
+/// Takes a session off the lists of those who are told of every actor and group of the process. It has announced the link
+/// actor, and the filter would drop the rest: without this, every actor started would cost work in every session.
+fn stop_listening(session: ActorId) {
+    ractor::registry::pid_registry::demonitor(session);
+    ractor::pg::demonitor_scope(ractor::pg::ALL_SCOPES_NOTIFICATION.to_owned(), session);
+    ractor::pg::demonitor(ractor::pg::ALL_GROUPS_NOTIFICATION.to_owned(), session);
 }
 
 /// The only message that crosses a connection: a batch of frames.
