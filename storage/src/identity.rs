@@ -6,7 +6,7 @@
 //! was not clean, a partition that was replaced, a copy or a backup put in place.
 //!
 //! Three things are kept:
-//! - in every environment a sealed row with node, incarnation and partition ([`EnvIdentity`]), in
+//! - in every environment a sealed row with node, incarnation and partition (`EnvIdentity`), in
 //!   the same file as the data, so that a backup of the data is a backup of its identity;
 //! - `<dir>/store.json`, written when a boot is complete: how many partitions there are and whose they
 //!   are, so that a partition that vanished is noticed, and the incarnations, so that they are not

@@ -4,7 +4,7 @@
 //! `Send + Sync`. Reads and scans may be called from any thread that may block for some
 //! microseconds; writes go to the partition of their key.
 //!
-//! Guarantees: see [`crate::partition`]; and after [`Store::close`] the directory may be opened
+//! Guarantees: those of each [`Partition`]; and after [`Store::close`] the directory may be opened
 //! again, by this or another process.
 
 use std::fmt;

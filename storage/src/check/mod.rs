@@ -1,6 +1,6 @@
 //! Checking an environment that may be damaged.
 //!
-//! [`check_env`] reads the file page by page (see [`pages`]) and then what the pages mean: each
+//! [`check_env`] reads the file page by page (see `check/pages.rs`) and then what the pages mean: each
 //! record's checksum and row, the indexes against the objects, the hash tree against a
 //! recomputation, the change log, the clock, the identity. It never maps the file and does not use
 //! LMDB, needs memory for one page and one value at a time, and changes nothing.
