@@ -3,6 +3,8 @@
 //! # Rule
 //! A value that is valid JSON on one line stands as it is, byte for byte. Any other value stands as `{"$bytes": "<base64>"}`. So
 //! does a JSON value that itself looks like that. A key that is UTF-8 stands as a string, any other as `{"$bytes": ...}`.
+//! Where values are only shown, text that is not JSON stands as `{"$text": "..."}`; exports do without, so that no more shapes of
+//! foreign JSON than one have a second meaning.
 //!
 //! Guarantees: decoding what was encoded gives the same bytes, for all bytes.
 
@@ -21,6 +23,23 @@ struct Bytes {
 /// A value as JSON text.
 pub(crate) fn encode_value(value: &[u8]) -> Box<RawValue> {
     as_json_line(value).map_or_else(|| encode_bytes(value), ToOwned::to_owned)
+}
+
+/// A value to be looked at.
+pub(crate) fn display_json(value: &[u8]) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct Text<'a> {
+        #[serde(rename = "$text")]
+        text: &'a str,
+    }
+    if let Some(raw) = as_json_line(value) {
+        return raw.to_owned();
+    }
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| serde_json::to_string(&Text { text }).ok())
+        .and_then(|json| RawValue::from_string(json).ok())
+        .unwrap_or_else(|| encode_bytes(value))
 }
 
 /// The value if it can stand as it is.
@@ -157,6 +176,13 @@ mod tests {
             let parsed: &RawValue = serde_json::from_str(encoded.get()).unwrap();
             assert_eq!(decode_value(parsed).as_deref(), Ok(value), "{}", encoded.get());
         }
+    }
+
+    #[test]
+    fn text_is_shown_readable() {
+        assert_eq!(display_json(b"hello").get(), "{\"$text\":\"hello\"}");
+        assert_eq!(display_json(b"[1]").get(), "[1]");
+        assert_eq!(display_json(b"\xff").get(), "{\"$bytes\": \"/w==\"}");
     }
 
     #[test]

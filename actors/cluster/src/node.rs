@@ -26,10 +26,7 @@ use weald_supervision::{Address, ChildSpec, Intensity, Scope, Shutdown, Strategy
 
 /// Restarts that the supervisors of a node allow. Higher than OTP's default of 1 in 5 s: a drill that kills one actor after
 /// another must not stop a node, a child that cannot start still does within a second.
-const INTENSITY: Intensity = Intensity {
-    max_restarts: 20,
-    window: Duration::from_secs(5),
-};
+const INTENSITY: Intensity = Intensity { max_restarts: 20, window: Duration::from_secs(5) };
 /// Time an actor has to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
@@ -118,10 +115,8 @@ impl Storage {
 #[must_use]
 pub fn registry(handle: &RegistryHandle) -> ChildSpec {
     let shared = handle.shared();
-    ChildSpec::worker("registry", handle.address(), move || {
-        (RegistryActor, Arc::clone(&shared))
-    })
-    .shutdown(Shutdown::Timeout(STOP_TIME))
+    ChildSpec::worker("registry", handle.address(), move || (RegistryActor, Arc::clone(&shared)))
+        .shutdown(Shutdown::Timeout(STOP_TIME))
 }
 
 /// The whole tree: storage, registry, then what lets clients in.
@@ -132,12 +127,8 @@ pub fn tree(
     transport: ChildSpec,
     control: ChildSpec,
 ) -> SupervisorSpec {
-    let cluster = SupervisorSpec::new(Strategy::RestForOne)
-        .intensity(INTENSITY)
-        .child(transport);
-    let listeners = SupervisorSpec::new(Strategy::OneForOne)
-        .intensity(INTENSITY)
-        .child(control);
+    let cluster = SupervisorSpec::new(Strategy::RestForOne).intensity(INTENSITY).child(transport);
+    let listeners = SupervisorSpec::new(Strategy::OneForOne).intensity(INTENSITY).child(control);
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(INTENSITY)
         .child(storage.child_spec())

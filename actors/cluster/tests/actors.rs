@@ -1,9 +1,6 @@
 //! The processes of a node under a real supervision tree: writes while actors die, the change feed, names, roles, scrubs.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test says what it expected by failing"
-)]
+#![allow(clippy::unwrap_used, reason = "a test says what it expected by failing")]
 
 mod support;
 

@@ -234,7 +234,8 @@ requests! {
         since_ms: Option<u64>,
         /// Only records after this sequence number.
         after_seq: Option<u64>,
-        /// The newest so many of those found, at most 1,000.
+        /// At most so many, up to 1,000: with `after_seq` the oldest of those found, so that nothing is left out between two
+        /// calls; without it the newest.
         limit: u32,
         /// How long to wait for a record, in milliseconds, at most 30,000.
         wait_ms: u64,
@@ -412,7 +413,7 @@ pub struct Named {
 pub struct LogPage {
     /// Records as JSON text, one each; see [`crate::supervision::LogRecord`].
     pub records: Vec<String>,
-    /// The newest sequence number in the log, for `after_seq`.
+    /// Where to go on, for `after_seq`: everything up to here is in this reply or does not match.
     pub last_seq: u64,
 }
 

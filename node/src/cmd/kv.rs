@@ -14,7 +14,7 @@ use weald_proto::request::{self, Call, Item, Written};
 
 /// Values with the context they were read under, as JSON.
 pub(super) fn values_json(values: &[Vec<u8>]) -> Vec<Box<RawValue>> {
-    values.iter().map(|value| text::encode_value(value)).collect()
+    values.iter().map(|value| text::display_json(value)).collect()
 }
 
 #[derive(serde::Serialize)]

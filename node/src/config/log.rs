@@ -26,7 +26,7 @@ pub(crate) enum Format {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info,supervision=warn".to_owned(), format: Format::Auto }
+        Self { level: "info,supervision=warn,ractor_cluster=warn".to_owned(), format: Format::Auto }
     }
 }
 

@@ -424,10 +424,14 @@ impl Node {
 
     async fn write_credential(&self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Err(out_of_order(Step::Tree)) };
-        if !self.is_new {
-            return Ok(());
-        }
         let path = self.dir.join(CLIENT_KEY);
+        if !self.is_new {
+            // A boot that was cut short after the node was made has left none; one taken away stays away.
+            let there = path.try_exists().map_err(|e| Failure::file("look at", &path, &e))?;
+            if there || running.clients.was_removed(LOCAL_CLIENT) {
+                return Ok(());
+            }
+        }
         let credential = running.clients.add(LOCAL_CLIENT, ClientRole::Operator).await;
         let credential =
             credential.map_err(|e| Failure::new(Exit::Io, format!("first credential: {e}")))?;

@@ -18,6 +18,10 @@ fn values_are_stored_byte_for_byte() {
     let json = node.run(&["get", "t", "bin", "--json"]).ok().json().remove(0);
     assert_eq!(json["values"][0]["$bytes"], "AP8KCg0=");
 
+    node.run(&["put", "t", "text", "hello"]).ok();
+    let json = node.run(&["get", "t", "text", "--json"]).ok().json().remove(0);
+    assert_eq!(json["values"][0]["$text"], "hello");
+
     node.run(&["put", "t", "empty", ""]).ok();
     assert_eq!(node.run(&["get", "t", "empty"]).ok().stdout, b"");
     node.run(&["put", "t", "minus", "-1"]).ok();

@@ -52,6 +52,22 @@ fn clean_restart_keeps_the_incarnation_and_a_kill_takes_a_new_one() {
 }
 
 #[test]
+fn lost_credential_is_made_anew_and_a_removed_one_is_not() {
+    let mut node = Node::start();
+    let path = node.data().join("client.key");
+    let first = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    node.kill();
+    node.start_again();
+    assert_ne!(std::fs::read(&path).unwrap(), first);
+    node.run(&["client", "remove", "local-program"]).ok();
+    std::fs::remove_file(&path).unwrap();
+    node.stop();
+    node.start_again();
+    assert!(!path.try_exists().unwrap());
+}
+
+#[test]
 fn second_node_in_a_directory_is_refused_with_the_process_that_holds_it() {
     let node = Node::start();
     let second = command(node.dir.path())

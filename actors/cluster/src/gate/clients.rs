@@ -44,14 +44,9 @@ impl Clients {
     /// The declaration cannot be written.
     pub fn open(store: StoreHandle) -> Result<Self, DeclareError> {
         if let Ok(table) = TableName::parse(TABLE) {
-            store
-                .store()
-                .declare_system_table(&table, TableSpec::UNDECLARED)?;
+            store.store().declare_system_table(&table, TableSpec::UNDECLARED)?;
         }
-        Ok(Self {
-            store,
-            changes: watch::Sender::new(0),
-        })
+        Ok(Self { store, changes: watch::Sender::new(0) })
     }
 
     /// Creates a client, or gives an existing one a new key. The returned secret is the only copy.
@@ -61,9 +56,7 @@ impl Clients {
     pub async fn add(&self, name: &str, role: ClientRole) -> Result<Credential, WireError> {
         let well_formed = !name.is_empty()
             && name.len() <= NAME_BYTES_MAX
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
         if !well_formed {
             return Err(invalid(format!(
                 "client name {name:?}: 1 to {NAME_BYTES_MAX} letters, digits or any of - _ . @"
@@ -73,31 +66,24 @@ impl Clients {
         getrandom::fill(&mut seed)
             .map_err(|e| WireError::new(ErrorCode::Internal, format!("no randomness: {e}")))?;
         let public = SigningKey::from_bytes(&seed).verifying_key();
-        let row = Row {
-            public_key: hex(public.as_bytes()),
-            role,
-        };
+        let row = Row { public_key: hex(public.as_bytes()), role };
         let value = serde_json::to_vec(&row).map_err(|e| invalid(e.to_string()))?;
         let (table, key) = address(name)?;
-        let op = WriteOp::Put {
-            table,
-            key,
-            value,
-            context: None,
-            ttl: None,
-        };
+        let op = WriteOp::Put { table, key, value, context: None, ttl: None };
         self.write(op).await?;
-        Ok(Credential {
-            name: name.into(),
-            secret: seed.to_vec(),
-        })
+        Ok(Credential { name: name.into(), secret: seed.to_vec() })
+    }
+
+    /// Whether there was a client of this name that somebody took away.
+    #[must_use]
+    pub fn was_removed(&self, name: &str) -> bool {
+        let Ok((table, key)) = address(name) else { return false };
+        let got = self.store.get(&table, &key);
+        got.is_ok_and(|got| got.values.is_empty() && !got.context.vector().is_empty())
     }
 
     async fn write(&self, op: WriteOp) -> Result<(), WireError> {
-        let done = self
-            .store
-            .write(op, Instant::now() + REQUEST_TIME_MAX)
-            .await;
+        let done = self.store.write(op, Instant::now() + REQUEST_TIME_MAX).await;
         done.map_err(|e| {
             WireError::new(ErrorCode::Internal, format!("credential not stored: {e}"))
         })?;
@@ -129,30 +115,17 @@ pub(super) async fn add(deps: Arc<Deps>, r: request::AddClient) -> Reply<Credent
 
 pub(super) async fn remove(deps: Arc<Deps>, r: request::RemoveClient) -> Reply<()> {
     if deps.clients.row(&r.name).is_none() {
-        let text = format!(
-            "there is no client {:?}; `weald client list` lists them",
-            r.name
-        );
+        let text = format!("there is no client {:?}; `weald client list` lists them", r.name);
         return Err(WireError::new(ErrorCode::NotFound, text));
     }
     let (table, key) = address(&r.name)?;
-    deps.clients
-        .write(WriteOp::Delete {
-            table,
-            key,
-            context: None,
-        })
-        .await
+    deps.clients.write(WriteOp::Delete { table, key, context: None }).await
 }
 
 pub(super) async fn list(deps: Arc<Deps>) -> Reply<Vec<ClientInfo>> {
     let registry = deps.registry.clone();
     let table = TableName::parse(TABLE).map_err(|e| invalid(e.to_string()))?;
-    let scan = Scan {
-        limit_items: CLIENTS_MAX,
-        limit_bytes: usize::MAX,
-        ..Scan::new(table)
-    };
+    let scan = Scan { limit_items: CLIENTS_MAX, limit_bytes: usize::MAX, ..Scan::new(table) };
     let page = super::data::blocking(move || {
         let page = deps.store.store().scan(&scan, deps.store.wall_ms());
         page.map_err(|e| super::data::read_error(&e))
@@ -163,11 +136,7 @@ pub(super) async fn list(deps: Arc<Deps>) -> Reply<Vec<ClientInfo>> {
         let name = String::from_utf8(item.key.into()).ok()?;
         let connections = registry.sessions().connections(&name);
         let connections = u32::try_from(connections).unwrap_or(u32::MAX);
-        Some(ClientInfo {
-            name,
-            role: row.role,
-            connections,
-        })
+        Some(ClientInfo { name, role: row.role, connections })
     });
     Ok(clients.collect())
 }

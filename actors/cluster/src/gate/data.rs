@@ -21,10 +21,7 @@ const SYSTEM_PREFIX: &str = "weald.";
 pub(super) fn get(deps: &Deps, r: &request::Get) -> Reply<Current> {
     let (table, key) = address(&r.table, &r.key)?;
     let got = deps.store.get(&table, &key).map_err(|e| read_error(&e))?;
-    Ok(Current {
-        context: got.context.encode(),
-        values: got.values,
-    })
+    Ok(Current { context: got.context.encode(), values: got.values })
 }
 
 type WriteReply = Reply<request::Written>;
@@ -81,23 +78,14 @@ pub(super) fn batch(
                 Err(e) => results.push(Some(Err(e))),
             }
         }
-        Ok((
-            results,
-            deps.store
-                .write_many(good, Instant::now() + REQUEST_TIME_MAX),
-        ))
+        Ok((results, deps.store.write_many(good, Instant::now() + REQUEST_TIME_MAX)))
     };
     async move {
         let (results, work) = work?;
-        let mut done = work
-            .await
-            .into_iter()
-            .map(|r| r.map(|w| written(&w)).map_err(write_failure));
+        let mut done =
+            work.await.into_iter().map(|r| r.map(|w| written(&w)).map_err(write_failure));
         let lost = || Err(WireError::new(ErrorCode::Internal, "a result is missing"));
-        Ok(results
-            .into_iter()
-            .map(|r| r.or_else(|| done.next()).unwrap_or_else(lost))
-            .collect())
+        Ok(results.into_iter().map(|r| r.or_else(|| done.next()).unwrap_or_else(lost)).collect())
     }
 }
 
@@ -113,10 +101,7 @@ pub(super) async fn scan(deps: Arc<Deps>, r: request::Scan) -> Reply<request::Pa
         keys_only: r.keys_only,
     };
     let page = blocking(move || {
-        deps.store
-            .store()
-            .scan(&scan, deps.store.wall_ms())
-            .map_err(|e| read_error(&e))
+        deps.store.store().scan(&scan, deps.store.wall_ms()).map_err(|e| read_error(&e))
     })
     .await?;
     let items = page.items.into_iter().map(|item| request::Item {
@@ -138,16 +123,9 @@ pub(super) async fn declare(deps: Arc<Deps>, r: request::Table) -> Reply<request
         request::TableKind::Memory => TableKind::Memory,
     };
     let resolver: Resolver = r.resolver.parse().map_err(|e| invalid(format!("{e}")))?;
-    let spec = TableSpec {
-        kind,
-        resolver,
-        ttl_default: r.ttl_ms.map(Duration::from_millis),
-    };
+    let spec = TableSpec { kind, resolver, ttl_default: r.ttl_ms.map(Duration::from_millis) };
     blocking(move || {
-        deps.store
-            .store()
-            .declare_table(&name, spec)
-            .map_err(|e| invalid(e.to_string()))
+        deps.store.store().declare_table(&name, spec).map_err(|e| invalid(e.to_string()))
     })
     .await?;
     Ok(r)
@@ -180,10 +158,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Reply<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(e) => Err(WireError::new(
-            ErrorCode::Internal,
-            format!("read failed: {e}"),
-        )),
+        Err(e) => Err(WireError::new(ErrorCode::Internal, format!("read failed: {e}"))),
     }
 }
 
@@ -191,36 +166,20 @@ fn put_op(r: request::Put) -> Result<WriteOp, WireError> {
     let (table, key) = writable(&r.table, &r.key)?;
     let context = context(r.context.as_deref(), &table, &key)?;
     let value = value(r.value)?;
-    Ok(WriteOp::Put {
-        table,
-        key,
-        value,
-        context,
-        ttl: r.ttl_ms.map(Duration::from_millis),
-    })
+    Ok(WriteOp::Put { table, key, value, context, ttl: r.ttl_ms.map(Duration::from_millis) })
 }
 
 fn put_if_op(r: request::PutIf) -> Result<WriteOp, WireError> {
     let (table, key) = writable(&r.table, &r.key)?;
     let expected = context(r.expected.as_deref(), &table, &key)?;
     let value = value(r.value)?;
-    Ok(WriteOp::PutIf {
-        table,
-        key,
-        value,
-        expected,
-        ttl: r.ttl_ms.map(Duration::from_millis),
-    })
+    Ok(WriteOp::PutIf { table, key, value, expected, ttl: r.ttl_ms.map(Duration::from_millis) })
 }
 
 fn delete_op(r: &request::Delete) -> Result<WriteOp, WireError> {
     let (table, key) = writable(&r.table, &r.key)?;
     let context = context(r.context.as_deref(), &table, &key)?;
-    Ok(WriteOp::Delete {
-        table,
-        key,
-        context,
-    })
+    Ok(WriteOp::Delete { table, key, context })
 }
 
 pub(super) fn table_name(name: &str) -> Result<TableName, WireError> {
@@ -268,9 +227,7 @@ fn value(bytes: Vec<u8>) -> Result<Vec<u8>, WireError> {
 }
 
 fn written(written: &Written) -> request::Written {
-    request::Written {
-        context: written.context.encode(),
-    }
+    request::Written { context: written.context.encode() }
 }
 
 /// How a failed read travels.
@@ -290,15 +247,8 @@ fn write_failure(failure: WriteFailure) -> WireError {
         WriteFailure::Down => ErrorCode::Unavailable,
         WriteFailure::Unknown => ErrorCode::TimedOut,
         WriteFailure::Write(WriteError::Conflict { values, context }) => {
-            let current = Some(Current {
-                values,
-                context: context.encode(),
-            });
-            return WireError {
-                code: ErrorCode::Conflict,
-                message: text,
-                current,
-            };
+            let current = Some(Current { values, context: context.encode() });
+            return WireError { code: ErrorCode::Conflict, message: text, current };
         }
         WriteFailure::Write(error) => match error {
             WriteError::StorageFull { .. } => ErrorCode::StorageFull,

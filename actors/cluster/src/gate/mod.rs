@@ -53,9 +53,7 @@ pub struct Deps {
 
 impl std::fmt::Debug for Deps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deps")
-            .field("node", &self.node)
-            .finish_non_exhaustive()
+        f.debug_struct("Deps").field("node", &self.node).finish_non_exhaustive()
     }
 }
 
@@ -95,9 +93,7 @@ impl Gate {
     /// A gate to these.
     #[must_use]
     pub fn new(deps: Deps) -> Self {
-        Self {
-            deps: Arc::new(deps),
-        }
+        Self { deps: Arc::new(deps) }
     }
 
     fn dispatch(

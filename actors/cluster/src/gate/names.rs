@@ -17,18 +17,12 @@ const NAMES_MAX: usize = 1000;
 const REGISTRY_TIME: Duration = Duration::from_secs(5);
 
 pub(super) fn whereis(deps: &Deps, r: &request::Whereis) -> Reply<Option<Named>> {
-    Ok(deps
-        .registry
-        .whereis(&r.name)
-        .map(|entry| named(deps, &r.name, entry)))
+    Ok(deps.registry.whereis(&r.name).map(|entry| named(deps, &r.name, entry)))
 }
 
 pub(super) fn names(deps: &Deps, r: &request::Names) -> Vec<Named> {
     let found = deps.registry.names(&r.prefix, NAMES_MAX);
-    found
-        .into_iter()
-        .map(|(name, entry)| named(deps, &name, entry))
-        .collect()
+    found.into_iter().map(|(name, entry)| named(deps, &name, entry)).collect()
 }
 
 pub(super) async fn register(
@@ -37,15 +31,8 @@ pub(super) async fn register(
     r: request::Register,
 ) -> Reply<Named> {
     let now = deps.store.wall_ms();
-    let entry = deps
-        .registry
-        .register(r.name.clone(), &caller, now, REGISTRY_TIME)
-        .await;
-    Ok(named(
-        &deps,
-        &r.name,
-        entry.map_err(|e| registry_error(&e))?,
-    ))
+    let entry = deps.registry.register(r.name.clone(), &caller, now, REGISTRY_TIME).await;
+    Ok(named(&deps, &r.name, entry.map_err(|e| registry_error(&e))?))
 }
 
 pub(super) async fn unregister(
@@ -53,10 +40,7 @@ pub(super) async fn unregister(
     caller: Arc<Caller>,
     r: request::Unregister,
 ) -> Reply<()> {
-    let done = deps
-        .registry
-        .unregister(r.name, caller.session, REGISTRY_TIME)
-        .await;
+    let done = deps.registry.unregister(r.name, caller.session, REGISTRY_TIME).await;
     done.map_err(|e| registry_error(&e))
 }
 
@@ -66,23 +50,11 @@ pub(super) async fn send(deps: Arc<Deps>, r: request::SendTo) -> Reply<Vec<u8>> 
         return Err(WireError::new(ErrorCode::NotFound, text));
     };
     let timeout = Duration::from_millis(r.timeout_ms.clamp(1, WAIT_MS_MAX));
-    let call = request::Deliver {
-        name: r.name,
-        payload: r.payload,
-        reply: r.reply,
-    };
-    let frame = entry
-        .holder
-        .0
-        .request(request_frame(0, &call), timeout)
-        .await
-        .map_err(push_error)?;
-    decode_reply::<request::Deliver>(&frame).unwrap_or_else(|e| {
-        Err(WireError::new(
-            ErrorCode::Internal,
-            format!("actor's reply: {e}"),
-        ))
-    })
+    let call = request::Deliver { name: r.name, payload: r.payload, reply: r.reply };
+    let frame =
+        entry.holder.0.request(request_frame(0, &call), timeout).await.map_err(push_error)?;
+    decode_reply::<request::Deliver>(&frame)
+        .unwrap_or_else(|e| Err(WireError::new(ErrorCode::Internal, format!("actor's reply: {e}"))))
 }
 
 fn push_error(error: PushError) -> WireError {

@@ -70,9 +70,9 @@ impl Poll {
                 }
                 position
             }
-            None => logs(deps)
-                .map(|(index, space)| store.partition(index).last_seq(space))
-                .collect(),
+            None => {
+                logs(deps).map(|(index, space)| store.partition(index).last_seq(space)).collect()
+            }
         };
         Ok(Self {
             table: r.table.as_deref().map(table_name).transpose()?,
@@ -109,9 +109,7 @@ impl Poll {
         if last_seq == position {
             return Ok(());
         }
-        let changes = partition
-            .changes(space, position, STEP)
-            .map_err(|e| read_error(&e))?;
+        let changes = partition.changes(space, position, STEP).map_err(|e| read_error(&e))?;
         self.lagged |= changes.truncated();
         let mut seen = BTreeSet::new();
         let count = changes.events.len();
@@ -121,28 +119,19 @@ impl Poll {
                 return Ok(());
             }
             self.position[slot] = change.seq;
-            let wanted = self
-                .table
-                .as_ref()
-                .is_none_or(|table| *table == change.table)
+            let wanted = self.table.as_ref().is_none_or(|table| *table == change.table)
                 && change.key.as_bytes().starts_with(&self.prefix);
             if !wanted || !seen.insert((change.table.clone(), change.key.clone())) {
                 continue;
             }
-            let got = deps
-                .store
-                .get(&change.table, &change.key)
-                .map_err(|e| read_error(&e))?;
+            let got = deps.store.get(&change.table, &change.key).map_err(|e| read_error(&e))?;
             self.bytes += got.values.iter().map(Vec::len).sum::<usize>() + 64;
             self.events.push(request::Change {
                 partition: index,
                 seq: change.seq,
                 table: change.table.to_string(),
                 key: change.key.into(),
-                now: Current {
-                    context: got.context.encode(),
-                    values: got.values,
-                },
+                now: Current { context: got.context.encode(), values: got.values },
             });
         }
         self.more |= count == STEP;
@@ -155,11 +144,7 @@ impl Poll {
         for seq in &self.position {
             position.extend_from_slice(&seq.to_be_bytes());
         }
-        request::Changes {
-            events: self.events,
-            position,
-            lagged: self.lagged,
-        }
+        request::Changes { events: self.events, position, lagged: self.lagged }
     }
 }
 
@@ -184,9 +169,6 @@ fn decode_position(bytes: &[u8], logs: usize) -> Result<(u32, Vec<u64>), WireErr
     if chunks.len() != logs || !rest.is_empty() {
         return Err(wrong());
     }
-    let position = chunks
-        .iter()
-        .map(|chunk| u64::from_be_bytes(*chunk))
-        .collect();
+    let position = chunks.iter().map(|chunk| u64::from_be_bytes(*chunk)).collect();
     Ok((u32::from_be_bytes(*incarnation), position))
 }

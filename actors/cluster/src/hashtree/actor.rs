@@ -116,38 +116,21 @@ async fn scrub(args: &Arguments, buckets: Vec<u16>) -> Result<ScrubResult, Actor
     let partition = Arc::clone(&args.partition);
     let buckets_count = buckets.len() as u64;
     let report = tokio::task::spawn_blocking(move || scrub_now(&partition, buckets)).await??;
-    args.totals
-        .buckets
-        .fetch_add(buckets_count, Ordering::Relaxed);
-    args.totals
-        .objects
-        .fetch_add(report.checked, Ordering::Relaxed);
-    args.totals
-        .corrupt
-        .fetch_add(report.corrupt, Ordering::Relaxed);
+    args.totals.buckets.fetch_add(buckets_count, Ordering::Relaxed);
+    args.totals.objects.fetch_add(report.checked, Ordering::Relaxed);
+    args.totals.corrupt.fetch_add(report.corrupt, Ordering::Relaxed);
     let mismatches = report.mismatches.len() as u64;
-    args.totals
-        .mismatches
-        .fetch_add(mismatches, Ordering::Relaxed);
+    args.totals.mismatches.fetch_add(mismatches, Ordering::Relaxed);
     if mismatches > 0 {
         let text = format!(
             "hash tree: {mismatches} buckets did not match their objects, {} damaged records",
             report.corrupt
         );
-        tracing::error!(
-            event = "hashtree_mismatch",
-            partition = args.index,
-            mismatches,
-            "{text}"
-        );
+        tracing::error!(event = "hashtree_mismatch", partition = args.index, mismatches, "{text}");
         let path = format!("node/storage/partition-{}/hashtree", args.index);
-        args.scope
-            .emit(Record::note(Event::HashtreeMismatch, &path, &text));
+        args.scope.emit(Record::note(Event::HashtreeMismatch, &path, &text));
     }
-    Ok(ScrubResult {
-        objects: report.checked,
-        mismatches,
-    })
+    Ok(ScrubResult { objects: report.checked, mismatches })
 }
 
 fn scrub_now(partition: &Partition, buckets: Vec<u16>) -> Result<ScrubReport, ReadError> {

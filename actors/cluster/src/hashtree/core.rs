@@ -15,10 +15,7 @@ impl Schedule {
     /// A schedule that visits every bucket once per `ttl_ms` (at least one millisecond per bucket).
     #[must_use]
     pub fn new(ttl_ms: u64) -> Self {
-        Self {
-            ttl_ms: ttl_ms.max(u64::from(BUCKETS)),
-            last_slot: None,
-        }
+        Self { ttl_ms: ttl_ms.max(u64::from(BUCKETS)), last_slot: None }
     }
 
     /// The buckets that have come due since the last call, at most a whole round.
@@ -31,9 +28,7 @@ impl Schedule {
         };
         // A clock set back starts the count anew from where it is now.
         let first = (last + 1).max(slot.saturating_sub(u64::from(BUCKETS) - 1));
-        (first..=slot)
-            .map(|s| u16::try_from(s % u64::from(BUCKETS)).unwrap_or(0))
-            .collect()
+        (first..=slot).map(|s| u16::try_from(s % u64::from(BUCKETS)).unwrap_or(0)).collect()
     }
 }
 
@@ -54,11 +49,7 @@ mod tests {
             }
             let distinct: BTreeSet<u16> = seen.iter().copied().collect();
             assert_eq!(seen.len(), distinct.len(), "none twice");
-            assert!(
-                distinct.len() >= usize::from(BUCKETS) - 1,
-                "{} of all",
-                distinct.len()
-            );
+            assert!(distinct.len() >= usize::from(BUCKETS) - 1, "{} of all", distinct.len());
         }
     }
 

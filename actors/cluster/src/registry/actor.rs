@@ -92,11 +92,7 @@ impl Actor for RegistryActor {
                 state.publish();
                 drop(reply.send(result));
             }
-            Msg::Unregister {
-                name,
-                session,
-                reply,
-            } => {
+            Msg::Unregister { name, session, reply } => {
                 let result = state.names.unregister(session, &name);
                 state.publish();
                 drop(reply.send(result));

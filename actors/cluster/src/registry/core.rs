@@ -56,10 +56,7 @@ pub struct Names<H> {
 
 impl<H> Default for Names<H> {
     fn default() -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            by_session: BTreeMap::new(),
-        }
+        Self { by_name: BTreeMap::new(), by_session: BTreeMap::new() }
     }
 }
 
@@ -71,18 +68,12 @@ impl<H: Clone> Names<H> {
     pub fn register(&mut self, name: &str, entry: Entry<H>) -> Result<Entry<H>, NameError> {
         let max = weald_proto::limits::NAME_BYTES_MAX;
         if name.is_empty() || name.len() > max || name.chars().any(char::is_control) {
-            return Err(NameError::Malformed {
-                name: name.chars().take(80).collect(),
-                max,
-            });
+            return Err(NameError::Malformed { name: name.chars().take(80).collect(), max });
         }
         if let Some(held) = self.by_name.get(name)
             && held.session != entry.session
         {
-            return Err(NameError::Taken {
-                name: name.into(),
-                owner: held.owner.clone(),
-            });
+            return Err(NameError::Taken { name: name.into(), owner: held.owner.clone() });
         }
         let names = self.by_session.entry(entry.session).or_default();
         if !names.contains(name) && names.len() >= NAMES_PER_SESSION_MAX {
@@ -98,11 +89,7 @@ impl<H: Clone> Names<H> {
     /// # Errors
     /// [`NameError::NotHeld`].
     pub fn unregister(&mut self, session: u64, name: &str) -> Result<(), NameError> {
-        if self
-            .by_name
-            .get(name)
-            .is_none_or(|held| held.session != session)
-        {
+        if self.by_name.get(name).is_none_or(|held| held.session != session) {
             return Err(NameError::NotHeld(name.into()));
         }
         self.by_name.remove(name);
@@ -126,12 +113,7 @@ impl<H: Clone> Names<H> {
 
     /// Frees the names of all sessions for which `alive` says no. Returns how many sessions.
     pub fn retain(&mut self, alive: impl Fn(u64) -> bool) -> usize {
-        let dead: Vec<u64> = self
-            .by_session
-            .keys()
-            .copied()
-            .filter(|s| !alive(*s))
-            .collect();
+        let dead: Vec<u64> = self.by_session.keys().copied().filter(|s| !alive(*s)).collect();
         for session in &dead {
             self.close(*session);
         }
@@ -150,10 +132,7 @@ impl<H: Clone> Names<H> {
         prefix: &'a str,
     ) -> impl Iterator<Item = (&'a String, &'a Entry<H>)> {
         self.by_name
-            .range::<str, _>((
-                std::ops::Bound::Included(prefix),
-                std::ops::Bound::Unbounded,
-            ))
+            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
             .take_while(move |(name, _)| name.starts_with(prefix))
     }
 }
@@ -163,12 +142,7 @@ mod tests {
     use super::*;
 
     fn entry(session: u64) -> Entry<()> {
-        Entry {
-            session,
-            owner: format!("client-{session}"),
-            since_ms: 0,
-            holder: (),
-        }
+        Entry { session, owner: format!("client-{session}"), since_ms: 0, holder: () }
     }
 
     #[test]
@@ -178,15 +152,9 @@ mod tests {
         names.register("pump", entry(1)).unwrap();
         assert_eq!(
             names.register("pump", entry(2)).unwrap_err(),
-            NameError::Taken {
-                name: "pump".into(),
-                owner: "client-1".into()
-            }
+            NameError::Taken { name: "pump".into(), owner: "client-1".into() }
         );
-        assert_eq!(
-            names.unregister(2, "pump"),
-            Err(NameError::NotHeld("pump".into()))
-        );
+        assert_eq!(names.unregister(2, "pump"), Err(NameError::NotHeld("pump".into())));
         assert_eq!(names.close(1), 1);
         names.register("pump", entry(2)).unwrap();
         assert_eq!(names.whereis("pump").unwrap().session, 2);
@@ -199,18 +167,12 @@ mod tests {
     fn malformed_names_and_too_many_are_refused() {
         let mut names = Names::default();
         for bad in ["", "a\nb", &"x".repeat(256)] {
-            assert!(matches!(
-                names.register(bad, entry(1)),
-                Err(NameError::Malformed { .. })
-            ));
+            assert!(matches!(names.register(bad, entry(1)), Err(NameError::Malformed { .. })));
         }
         for i in 0..NAMES_PER_SESSION_MAX {
             names.register(&format!("n{i}"), entry(1)).unwrap();
         }
-        assert_eq!(
-            names.register("one more", entry(1)).unwrap_err(),
-            NameError::TooMany
-        );
+        assert_eq!(names.register("one more", entry(1)).unwrap_err(), NameError::TooMany);
         assert_eq!(names.names("n10").count(), 1 + 10 + 24);
         assert_eq!(names.retain(|s| s != 1), 1);
         assert_eq!(names.names("").count(), 0);

@@ -59,14 +59,8 @@ impl RegistryHandle {
     /// An empty table of names for these sessions.
     #[must_use]
     pub fn new(sessions: Arc<dyn OpenSessions>) -> Self {
-        let shared = Shared {
-            names: ArcSwap::from_pointee(Names::default()),
-            sessions,
-        };
-        Self {
-            address: Address::new("registry"),
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { names: ArcSwap::from_pointee(Names::default()), sessions };
+        Self { address: Address::new("registry"), shared: Arc::new(shared) }
     }
 
     /// The address the actor is to be started under.
@@ -104,9 +98,7 @@ impl RegistryHandle {
             since_ms: now_ms,
             holder: Holder(Arc::clone(&caller.push)),
         };
-        let call = self
-            .address
-            .call(|reply| Msg::Register { name, entry, reply }, timeout);
+        let call = self.address.call(|reply| Msg::Register { name, entry, reply }, timeout);
         Ok(call.await.map_err(RegistryError::Unavailable)??)
     }
 
@@ -120,14 +112,7 @@ impl RegistryHandle {
         session: u64,
         timeout: Duration,
     ) -> Result<(), RegistryError> {
-        let call = self.address.call(
-            |reply| Msg::Unregister {
-                name,
-                session,
-                reply,
-            },
-            timeout,
-        );
+        let call = self.address.call(|reply| Msg::Unregister { name, session, reply }, timeout);
         Ok(call.await.map_err(RegistryError::Unavailable)??)
     }
 
@@ -148,10 +133,6 @@ impl RegistryHandle {
     #[must_use]
     pub fn names(&self, prefix: &str, max: usize) -> Vec<(String, Entry<Holder>)> {
         let names = self.shared.names.load();
-        names
-            .names(prefix)
-            .take(max)
-            .map(|(name, entry)| (name.clone(), entry.clone()))
-            .collect()
+        names.names(prefix).take(max).map(|(name, entry)| (name.clone(), entry.clone())).collect()
     }
 }

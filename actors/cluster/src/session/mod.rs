@@ -147,9 +147,11 @@ impl Session {
         self.over.send_replace(true);
         self.pushes.close();
         self.outbound.close();
-        self.service.closed(self.caller.session);
+        // First out of the table: a request that is still being carried out then finds the session closed, and what it
+        // does after the service was told (registering a name) is refused.
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(place);
+        self.service.closed(self.caller.session);
     }
 
     fn request(&self, frame: Frame) {

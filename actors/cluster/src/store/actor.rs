@@ -122,11 +122,7 @@ impl Actor for StoreActor {
         let generation = args.batches.fetch_add(1, Ordering::Relaxed);
         let batcher = Batcher::new(generation << 32, BATCH_OPS_MAX);
         myself.send_interval(TICK, || Msg::Tick);
-        Ok(State {
-            args,
-            full: false,
-            batcher,
-        })
+        Ok(State { args, full: false, batcher })
     }
 
     async fn handle(
@@ -159,15 +155,9 @@ impl State {
         }
         self.full = stats.full;
         let (event, what) = if stats.full {
-            (
-                Event::StorageFull,
-                "is out of space: writes are refused, reads go on",
-            )
+            (Event::StorageFull, "is out of space: writes are refused, reads go on")
         } else {
-            (
-                Event::StorageRecovered,
-                "has space again: writes are accepted",
-            )
+            (Event::StorageRecovered, "has space again: writes are accepted")
         };
         let text = format!(
             "partition {} {what} ({} of at most {} bytes used)",
@@ -186,11 +176,7 @@ impl State {
         let now = (self.args.wall_ms)();
         let mut writes = Vec::new();
         for space in [Space::Durable, Space::Memory] {
-            match self
-                .args
-                .partition
-                .expire_due(space, now, EXPIRE_PER_TICK_MAX)
-            {
+            match self.args.partition.expire_due(space, now, EXPIRE_PER_TICK_MAX) {
                 Ok(due) => writes.extend(due.into_iter().map(|(table, key, read)| {
                     let op = WriteOp::Expire { table, key, read };
                     Ticket::new(Pending { op, permit: None }, Answer::nobody())

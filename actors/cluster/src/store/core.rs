@@ -41,12 +41,7 @@ impl<W> Batcher<W> {
     /// a late answer to the predecessor is not taken for its own.
     #[must_use]
     pub fn new(first_batch: u64, batch_max: usize) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            in_flight: None,
-            next_batch: first_batch,
-            batch_max,
-        }
+        Self { waiting: VecDeque::new(), in_flight: None, next_batch: first_batch, batch_max }
     }
 
     /// Takes an input and says what to do.
@@ -76,10 +71,7 @@ impl<W> Batcher<W> {
         let batch = self.next_batch;
         self.next_batch += 1;
         self.in_flight = Some(batch);
-        Some(Output::Submit {
-            batch,
-            writes: self.waiting.drain(..take).collect(),
-        })
+        Some(Output::Submit { batch, writes: self.waiting.drain(..take).collect() })
     }
 }
 
@@ -99,9 +91,7 @@ pub trait Returns<T> {
 impl<T, R: Returns<T>> Ticket<T, R> {
     /// A ticket for `content`, to be returned to `sender`.
     pub fn new(content: T, sender: R) -> Self {
-        Self {
-            content: Some((content, sender)),
-        }
+        Self { content: Some((content, sender)) }
     }
 
     /// Uses the ticket: from now on the taker answers.
@@ -128,36 +118,14 @@ mod tests {
     fn one_batch_in_flight_and_the_next_one_collects() {
         let mut batcher = Batcher::new(10, 3);
         let first = batcher.handle(Input::Writes(vec![1]));
-        assert_eq!(
-            first,
-            Some(Output::Submit {
-                batch: 10,
-                writes: vec![1]
-            })
-        );
+        assert_eq!(first, Some(Output::Submit { batch: 10, writes: vec![1] }));
         assert_eq!(batcher.handle(Input::Writes(vec![2, 3])), None);
         assert_eq!(batcher.handle(Input::Writes(vec![4, 5])), None);
-        assert_eq!(
-            batcher.handle(Input::Finished { batch: 9 }),
-            None,
-            "not ours"
-        );
+        assert_eq!(batcher.handle(Input::Finished { batch: 9 }), None, "not ours");
         let second = batcher.handle(Input::Finished { batch: 10 });
-        assert_eq!(
-            second,
-            Some(Output::Submit {
-                batch: 11,
-                writes: vec![2, 3, 4]
-            })
-        );
+        assert_eq!(second, Some(Output::Submit { batch: 11, writes: vec![2, 3, 4] }));
         let third = batcher.handle(Input::Finished { batch: 11 });
-        assert_eq!(
-            third,
-            Some(Output::Submit {
-                batch: 12,
-                writes: vec![5]
-            })
-        );
+        assert_eq!(third, Some(Output::Submit { batch: 12, writes: vec![5] }));
         assert_eq!(batcher.handle(Input::Finished { batch: 12 }), None);
         assert_eq!(batcher.waiting_len(), 0);
     }

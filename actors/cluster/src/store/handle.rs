@@ -69,14 +69,7 @@ impl StoreHandle {
         store.set_commit_hook(Box::new(move |_partition, _space, _seq| {
             hook.send_modify(|count| *count = count.wrapping_add(1));
         }));
-        Self {
-            shared: Arc::new(Shared {
-                store,
-                partitions,
-                commits,
-                wall_ms,
-            }),
-        }
+        Self { shared: Arc::new(Shared { store, partitions, commits, wall_ms }) }
     }
 
     /// The store itself, for reads.
@@ -156,12 +149,8 @@ impl StoreHandle {
         deadline: Instant,
     ) -> impl Future<Output = Vec<Result<Written, WriteFailure>>> + Send + use<> {
         let count = ops.len();
-        let mut groups: Vec<Group> = self
-            .shared
-            .partitions
-            .iter()
-            .map(|lane| Group::new(Arc::clone(lane)))
-            .collect();
+        let mut groups: Vec<Group> =
+            self.shared.partitions.iter().map(|lane| Group::new(Arc::clone(lane))).collect();
         for (index, op) in ops.into_iter().enumerate() {
             groups[usize::from(self.partition_of(&op))].add(index, op);
         }
@@ -174,10 +163,7 @@ impl StoreHandle {
             for (index, result) in futures::future::join_all(waits).await.into_iter().flatten() {
                 results[index] = Some(result);
             }
-            results
-                .into_iter()
-                .map(|r| r.unwrap_or(Err(WriteFailure::Down)))
-                .collect()
+            results.into_iter().map(|r| r.unwrap_or(Err(WriteFailure::Down))).collect()
         }
     }
 
@@ -192,22 +178,13 @@ impl StoreHandle {
 
     /// Hands a repair to the partition if there is room; a later read finds the siblings again otherwise.
     fn repair(&self, table: &TableName, key: &Key, got: &Got) {
-        let op = WriteOp::Repair {
-            table: table.clone(),
-            key: key.clone(),
-            read: got.context.clone(),
-        };
+        let op =
+            WriteOp::Repair { table: table.clone(), key: key.clone(), read: got.context.clone() };
         let lane = self.lane(&op);
         let Ok(permit) = Arc::clone(&lane.waiting).try_acquire_many_owned(cost_kib(&op)) else {
             return;
         };
-        let ticket = Ticket::new(
-            Pending {
-                op,
-                permit: Some(permit),
-            },
-            Answer::nobody(),
-        );
+        let ticket = Ticket::new(Pending { op, permit: Some(permit) }, Answer::nobody());
         drop(lane.address.cast(Msg::Write(vec![ticket])));
     }
 }
@@ -222,10 +199,7 @@ impl Lane {
     /// Hands a write to the actor, if there is room for it now.
     fn offer(&self, op: WriteOp) -> Offer {
         match Arc::clone(&self.waiting).try_acquire_many_owned(cost_kib(&op)) {
-            Ok(permit) => Offer::Sent(self.send(Pending {
-                op,
-                permit: Some(permit),
-            })),
+            Ok(permit) => Offer::Sent(self.send(Pending { op, permit: Some(permit) })),
             Err(_full) => Offer::Full(op),
         }
     }
@@ -234,10 +208,7 @@ impl Lane {
     async fn admit(&self, op: WriteOp, deadline: Instant) -> Result<Pending, WriteFailure> {
         let wait = Arc::clone(&self.waiting).acquire_many_owned(cost_kib(&op));
         match timeout_at(deadline, wait).await {
-            Ok(Ok(permit)) => Ok(Pending {
-                op,
-                permit: Some(permit),
-            }),
+            Ok(Ok(permit)) => Ok(Pending { op, permit: Some(permit) }),
             Ok(Err(_closed)) => Err(WriteFailure::Down),
             Err(_elapsed) => Err(WriteFailure::Overloaded),
         }
@@ -247,10 +218,7 @@ impl Lane {
     /// receiver, just as when the mailbox dies later: one path for both.
     fn send(&self, pending: Pending) -> oneshot::Receiver<Outcome> {
         let (tx, rx) = oneshot::channel();
-        drop(
-            self.address
-                .cast(Msg::Write(vec![Ticket::new(pending, Answer::to(tx))])),
-        );
+        drop(self.address.cast(Msg::Write(vec![Ticket::new(pending, Answer::to(tx))])));
         rx
     }
 }
@@ -265,12 +233,7 @@ struct Group {
 
 impl Group {
     fn new(lane: Arc<Lane>) -> Self {
-        Self {
-            lane,
-            tickets: Vec::new(),
-            sent: Vec::new(),
-            full: Vec::new(),
-        }
+        Self { lane, tickets: Vec::new(), sent: Vec::new(), full: Vec::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -279,19 +242,12 @@ impl Group {
 
     fn add(&mut self, index: usize, op: WriteOp) {
         // Once one write of the group has to wait, those after it wait behind it.
-        let room = self.full.is_empty().then(|| {
-            Arc::clone(&self.lane.waiting)
-                .try_acquire_many_owned(cost_kib(&op))
-                .ok()
-        });
+        let room = self
+            .full
+            .is_empty()
+            .then(|| Arc::clone(&self.lane.waiting).try_acquire_many_owned(cost_kib(&op)).ok());
         match room.flatten() {
-            Some(permit) => self.push(
-                index,
-                Pending {
-                    op,
-                    permit: Some(permit),
-                },
-            ),
+            Some(permit) => self.push(index, Pending { op, permit: Some(permit) }),
             None => self.full.push((index, op)),
         }
     }
@@ -324,23 +280,13 @@ impl Group {
             }
             let retry = !returned.is_empty();
             if retry && Instant::now() + RETRY_PAUSE >= deadline {
-                results.extend(
-                    returned
-                        .into_iter()
-                        .map(|(i, _)| (i, Err(WriteFailure::Down))),
-                );
-                results.extend(
-                    self.full
-                        .into_iter()
-                        .map(|(i, _)| (i, Err(WriteFailure::Down))),
-                );
+                results.extend(returned.into_iter().map(|(i, _)| (i, Err(WriteFailure::Down))));
+                results.extend(self.full.into_iter().map(|(i, _)| (i, Err(WriteFailure::Down))));
                 return results;
             }
             if retry {
                 tokio::time::sleep(RETRY_PAUSE).await;
-                returned
-                    .into_iter()
-                    .for_each(|(index, pending)| self.push(index, pending));
+                returned.into_iter().for_each(|(index, pending)| self.push(index, pending));
             }
             for (index, op) in std::mem::take(&mut self.full) {
                 match self.lane.admit(op, deadline).await {
@@ -366,7 +312,5 @@ fn cost_kib(op: &WriteOp) -> u32 {
         _ => 0,
     };
     let bytes = value_bytes + op.target().1.as_bytes().len();
-    u32::try_from(bytes / 1024 + 1)
-        .unwrap_or(WAITING_KIB_MAX)
-        .min(WAITING_KIB_MAX)
+    u32::try_from(bytes / 1024 + 1).unwrap_or(WAITING_KIB_MAX).min(WAITING_KIB_MAX)
 }

@@ -59,31 +59,21 @@ async fn writes_survive_kills_of_every_process() {
     let mut kills = 0;
     let rounds = 15;
     for round in 0..rounds {
-        for path in [
-            "partition-0/store",
-            "partition-1/hashtree",
-            "partition-2",
-            "partition-3/store",
-        ] {
+        for path in
+            ["partition-0/store", "partition-1/hashtree", "partition-2", "partition-3/store"]
+        {
             let before = acked_total.load(Ordering::Relaxed);
             node.scope.kill(&format!("node/storage/{path}")).unwrap();
             kills += 1;
-            wait_until("writes go on", || {
-                acked_total.load(Ordering::Relaxed) > before + 8
-            })
-            .await;
-            wait_until("all is up again", || {
-                (0..8).all(|p| node.storage.store.address(p).is_up())
-            })
-            .await;
+            wait_until("writes go on", || acked_total.load(Ordering::Relaxed) > before + 8).await;
+            wait_until("all is up again", || (0..8).all(|p| node.storage.store.address(p).is_up()))
+                .await;
         }
         if round == rounds / 2 {
             node.scope.kill("node/storage").unwrap();
             kills += 1;
-            wait_until("all is up again", || {
-                (0..8).all(|p| node.storage.store.address(p).is_up())
-            })
-            .await;
+            wait_until("all is up again", || (0..8).all(|p| node.storage.store.address(p).is_up()))
+                .await;
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -91,13 +81,7 @@ async fn writes_survive_kills_of_every_process() {
     let reader = node.client(99, ClientRole::Reader);
     for writer in writers {
         for (key, i) in writer.await.unwrap() {
-            let got = reader
-                .call(&Get {
-                    table: "t".into(),
-                    key,
-                })
-                .await
-                .unwrap();
+            let got = reader.call(&Get { table: "t".into(), key }).await.unwrap();
             assert_eq!(got.values, vec![i.to_be_bytes().to_vec()]);
             count += 1;
         }
@@ -112,25 +96,16 @@ async fn only_the_siblings_behind_restart() {
     let node = Node::start(QUIET).await;
     let before = restarts_of(&node);
 
-    node.scope
-        .kill("node/storage/partition-4/hashtree")
-        .unwrap();
+    node.scope.kill("node/storage/partition-4/hashtree").unwrap();
     let address = node.storage.hashtrees[4].clone();
-    wait_until("hashtree restarted", || {
-        restarts_of(&node) != before && address.is_up()
-    })
-    .await;
+    wait_until("hashtree restarted", || restarts_of(&node) != before && address.is_up()).await;
     let mut expected = before.clone();
-    *expected
-        .get_mut("node/storage/partition-4/hashtree")
-        .unwrap() += 1;
+    *expected.get_mut("node/storage/partition-4/hashtree").unwrap() += 1;
     assert_eq!(restarts_of(&node), expected, "the store before it went on");
 
     node.scope.kill("node/storage/partition-4/store").unwrap();
     *expected.get_mut("node/storage/partition-4/store").unwrap() += 1;
-    *expected
-        .get_mut("node/storage/partition-4/hashtree")
-        .unwrap() += 1;
+    *expected.get_mut("node/storage/partition-4/hashtree").unwrap() += 1;
     wait_until("both restarted", || restarts_of(&node) == expected).await;
     node.stop().await;
 }
@@ -153,12 +128,7 @@ async fn reads_go_on_while_every_store_actor_is_dead() {
         tokio::spawn(async move {
             let mut count = 0_u64;
             while !stop.load(Ordering::Relaxed) {
-                let got = client
-                    .call(&Get {
-                        table: "t".into(),
-                        key: b"k".to_vec(),
-                    })
-                    .await;
+                let got = client.call(&Get { table: "t".into(), key: b"k".to_vec() }).await;
                 assert_eq!(got.unwrap().values, vec![b"v".to_vec()]);
                 count += 1;
                 tokio::task::yield_now().await;

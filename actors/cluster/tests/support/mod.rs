@@ -50,22 +50,11 @@ impl Node {
         });
         // Drills of these tests kill far more often than a node's own intensity allows.
         let spec = SupervisorSpec::new(Strategy::OneForOne)
-            .intensity(Intensity {
-                max_restarts: 10_000,
-                window: Duration::from_secs(5),
-            })
+            .intensity(Intensity { max_restarts: 10_000, window: Duration::from_secs(5) })
             .child(storage.child_spec())
             .child(node::registry(&registry));
         let root = Root::start(&scope, "node", spec).await.unwrap();
-        Self {
-            gate,
-            storage,
-            registry,
-            scope,
-            sessions,
-            root,
-            dir,
-        }
+        Self { gate, storage, registry, scope, sessions, root, dir }
     }
 
     pub(crate) async fn stop(self) -> tempfile::TempDir {
@@ -93,31 +82,15 @@ impl Node {
     ) -> TestClient {
         self.sessions.0.lock().unwrap().insert(session);
         let name = format!("client-{session}");
-        let caller = Caller {
-            session,
-            name,
-            role,
-            peer: "test".into(),
-            push,
-        };
-        TestClient {
-            gate: self.gate.clone(),
-            caller: Arc::new(caller),
-        }
+        let caller = Caller { session, name, role, peer: "test".into(), push };
+        TestClient { gate: self.gate.clone(), caller: Arc::new(caller) }
     }
 }
 
 /// Opens the store of a directory without a child process for checks; these tests make no damage.
 pub(crate) fn open(dir: &std::path::Path) -> Store {
     let check = |_: &std::path::Path| Ok(CheckVerdict::Sound { rows: 0, ms: 0 });
-    Store::open(
-        dir,
-        StoreConfig::default(),
-        Resolvers::default(),
-        &check,
-        &mut Vec::new(),
-    )
-    .unwrap()
+    Store::open(dir, StoreConfig::default(), Resolvers::default(), &check, &mut Vec::new()).unwrap()
 }
 
 /// The sessions of the test clients.
@@ -152,9 +125,7 @@ pub(crate) struct TestClient {
 impl TestClient {
     /// Makes a call; the request is handed in before this returns.
     pub(crate) fn call<C: Call>(&self, call: &C) -> impl Future<Output = Reply<C::Reply>> + use<C> {
-        let work = self
-            .gate
-            .call(Arc::clone(&self.caller), request_frame(7, call));
+        let work = self.gate.call(Arc::clone(&self.caller), request_frame(7, call));
         async move {
             let frame = work.await;
             assert_eq!(frame.corr, 7);
@@ -167,16 +138,11 @@ impl TestClient {
 pub(crate) async fn wait_until(what: &str, cond: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !cond() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "not in time: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Periods long enough that no scrub runs by itself.
-pub(crate) const QUIET: HashtreeConfig = HashtreeConfig {
-    timer: Duration::from_secs(3600),
-    ttl: Duration::from_secs(604_800),
-};
+pub(crate) const QUIET: HashtreeConfig =
+    HashtreeConfig { timer: Duration::from_secs(3600), ttl: Duration::from_secs(604_800) };
