@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Fair play: the same machine, disk and run; both sync each write to disk before they answer; keys and values of the same
-//! sizes; each of 64 clients has a connection of its own and one write under way at a time; the contenders take turns, and
-//! the median of the rounds counts. etcd is spoken to by its own gRPC interface (`etcdserverpb.KV/Put` on HTTP/2), not by
+//! sizes; each of 64 clients has one write under way at a time, all with a connection of their own, then all on one that
+//! they share, as tasks of one program do; the contenders take turns, and the median of the rounds counts. etcd is spoken to by its own gRPC interface (`etcdserverpb.KV/Put` on HTTP/2), not by
 //! its JSON gateway; Weald by its Rust client. Not the same: etcd keeps all versions until a compaction and would replicate by
 //! consensus, Weald keeps hash trees and a change log.
 //!
@@ -45,10 +45,11 @@ struct Round {
 }
 
 /// Something that can be written to by one client.
-trait Writer: Send + 'static {
+trait Writer: Clone + Send + 'static {
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> impl Future<Output = Result<()>> + Send;
 }
 
+#[derive(Clone)]
 struct Weald(Client);
 
 impl Writer for Weald {
@@ -59,6 +60,7 @@ impl Writer for Weald {
 }
 
 /// A connection to etcd.
+#[derive(Clone)]
 struct Etcd {
     send: h2::client::SendRequest<Bytes>,
     uri: http::Uri,
@@ -126,14 +128,13 @@ fn put_request(key: &[u8], value: &[u8]) -> Result<Bytes> {
     Ok(message.into())
 }
 
-/// All clients write for that time.
-async fn round<W: Writer>(writers: Vec<W>, time: Duration, seed: u64) -> Result<(Vec<W>, Round)> {
+/// 64 clients on these connections write for that time.
+async fn round<W: Writer>(connections: &[W], time: Duration, seed: u64) -> Result<Round> {
     let stop = Arc::new(AtomicBool::new(false));
     let started = Instant::now();
-    let tasks: Vec<_> = writers
-        .into_iter()
-        .enumerate()
-        .map(|(client, mut writer)| {
+    let tasks: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let mut writer = connections[client % connections.len()].clone();
             let stop = Arc::clone(&stop);
             tokio::spawn(async move {
                 let mut rng = Seeded::new(seed ^ client as u64);
@@ -146,21 +147,19 @@ async fn round<W: Writer>(writers: Vec<W>, time: Duration, seed: u64) -> Result<
                     let us = began.elapsed().as_micros();
                     latencies.push(u64::try_from(us).unwrap_or(u64::MAX));
                 }
-                anyhow::Ok((writer, latencies))
+                anyhow::Ok(latencies)
             })
         })
         .collect();
     tokio::time::sleep(time).await;
     stop.store(true, Ordering::Relaxed);
-    let (mut writers, mut latencies_us) = (Vec::new(), Vec::new());
+    let mut latencies_us = Vec::new();
     for task in tasks {
-        let (writer, latencies) = task.await??;
-        writers.push(writer);
-        latencies_us.extend(latencies);
+        latencies_us.extend(task.await??);
     }
     let puts_per_s = latencies_us.len() as f64 / started.elapsed().as_secs_f64();
     latencies_us.sort_unstable();
-    Ok((writers, Round { puts_per_s, latencies_us }))
+    Ok(Round { puts_per_s, latencies_us })
 }
 
 /// An etcd of one node; ended when dropped.
@@ -289,37 +288,35 @@ async fn compare(dir: &Path, site: &Site, _node: &Node<'_>) -> Result<()> {
          {time:?}, every put synced to disk, data in {}",
         dir.display()
     );
-    let mut port = weald_clients(site, true).await?;
-    let mut socket = weald_clients(site, false).await?;
+    let port = weald_clients(site, true).await?;
+    let socket = weald_clients(site, false).await?;
     let server = EtcdServer::start(dir)?;
-    let mut etcd = match &server {
+    let etcd = match &server {
         Some(server) => Some(server.clients().await?),
         None => {
             println!("SKIPPED: etcd is not installed (apt-get install etcd-server): no comparison");
             None
         }
     };
-    let (mut port_rounds, mut socket_rounds, mut etcd_rounds) = (vec![], vec![], vec![]);
-    for number in 0..rounds {
-        let (back, result) = round(port, time, number).await?;
-        (port, port_rounds) = (back, [port_rounds, vec![result]].into_iter().flatten().collect());
-        if let Some(clients) = etcd.take() {
-            let (back, result) = round(clients, time, number).await?;
-            etcd = Some(back);
-            etcd_rounds.push(result);
+    for connections in [CLIENTS, 1] {
+        let (mut port_rounds, mut socket_rounds, mut etcd_rounds) = (vec![], vec![], vec![]);
+        for seed in 0..rounds {
+            port_rounds.push(round(&port[..connections], time, seed).await?);
+            if let Some(etcd) = &etcd {
+                etcd_rounds.push(round(&etcd[..connections], time, seed).await?);
+            }
+            socket_rounds.push(round(&socket[..connections], time, seed).await?);
         }
-        let (back, result) = round(socket, time, number).await?;
-        socket = back;
-        socket_rounds.push(result);
-    }
-    let port = row("weald, cluster port", port_rounds).context("no round")?;
-    let socket = row("weald, unix socket", socket_rounds).context("no round")?;
-    if let Some(etcd) = row("etcd, gRPC", etcd_rounds) {
-        println!(
-            "weald : etcd = {:.2} over the cluster port, {:.2} over the socket",
-            port / etcd,
-            socket / etcd
-        );
+        println!("{CLIENTS} clients on {connections} connection(s):");
+        let port = row("weald, cluster port", port_rounds).context("no round")?;
+        let socket = row("weald, unix socket", socket_rounds).context("no round")?;
+        if let Some(etcd) = row("etcd, gRPC", etcd_rounds) {
+            println!(
+                "weald : etcd = {:.2} over the cluster port, {:.2} over the socket",
+                port / etcd,
+                socket / etcd
+            );
+        }
     }
     Ok(())
 }
