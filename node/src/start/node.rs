@@ -327,7 +327,7 @@ impl Node {
             BootEvent::Quarantined { .. } => self.emit(Event::Quarantined, &detail),
             _ => {}
         }
-        tracing::info!(event = "store_boot", detail, "store opened");
+        tracing::info!(event = "store_boot", detail, "{}", describe(event));
     }
 
     async fn start_tree(&mut self) -> Result<(), Failure> {
@@ -491,4 +491,31 @@ async fn in_thread<T: Send + 'static>(
 
 fn out_of_order(step: Step) -> Failure {
     Failure::new(Exit::GaveUp, format!("the boot plan has a step before {step:?} that needs it"))
+}
+
+/// A boot event of the store for people.
+fn describe(event: &BootEvent) -> String {
+    match event {
+        BootEvent::NewNode { id } => format!("new node {id}"),
+        BootEvent::CleanStart { incarnation } => {
+            format!("the last stop was clean, incarnation {incarnation} goes on")
+        }
+        BootEvent::UncleanStop => "the last stop was not clean".to_owned(),
+        BootEvent::Restored { partitions } => {
+            format!(
+                "partitions {partitions:?} are not the files that were closed: copied or restored"
+            )
+        }
+        BootEvent::NewIncarnation { from: None, to, .. } => format!("incarnation {to}"),
+        BootEvent::NewIncarnation { from: Some(from), to, .. } => {
+            format!("incarnation {from} is over, {to} begins")
+        }
+        BootEvent::Checked { partition, rows, ms } => {
+            format!("partition {partition} was checked: {rows} objects are sound ({ms} ms)")
+        }
+        BootEvent::Quarantined { partition, to, why, .. } => {
+            format!("partition {partition} is damaged ({why}), moved to {}", to.display())
+        }
+        BootEvent::Replaced { partition } => format!("partition {partition} begins afresh"),
+    }
 }

@@ -51,6 +51,8 @@ type Closer = Box<dyn Fn(Close) + Send + Sync>;
 /// One session.
 pub struct Session {
     caller: Arc<Caller>,
+    /// Came in by the control socket.
+    is_local: bool,
     service: Arc<dyn Service>,
     outbound: Arc<Outbound>,
     pushes: Arc<Pushes>,
@@ -91,10 +93,12 @@ impl Session {
     ) -> Arc<Self> {
         let pushes = Arc::new(Pushes::new(Arc::clone(&outbound)));
         let Identity { name, role, peer } = identity;
+        let is_local = place.is_local();
         let push = Arc::new(Arc::clone(&pushes));
         let caller = Arc::new(Caller { session: place.id(), name, role, peer, push });
         let session = Arc::new_cyclic(|me| Self {
             caller,
+            is_local,
             service,
             outbound,
             pushes,
@@ -260,7 +264,12 @@ impl Drop for Permit {
 impl Receive for Session {
     fn up(&self) {
         let Caller { session, name, peer, .. } = &*self.caller;
-        tracing::info!(event = "session_up", session, client = %name, peer = %peer, "session up");
+        // Every command of the command line is a session: at info they would bury the rest.
+        if self.is_local {
+            tracing::debug!(event = "session_up", session, client = %name, peer = %peer, "session up");
+        } else {
+            tracing::info!(event = "session_up", session, client = %name, peer = %peer, "session up");
+        }
     }
 
     fn frame(&self, frame: Frame) {
@@ -275,6 +284,9 @@ impl Receive for Session {
         let Caller { session, name, peer, .. } = &*self.caller;
         // One line for each session, so it needs no limit of its own: sessions are bounded.
         match why {
+            Close::Peer if self.is_local => {
+                tracing::debug!(event = "session_down", session, client = %name, peer = %peer, reason = %why, "session down");
+            }
             Close::Peer | Close::Io(_) | Close::Local(_) => {
                 tracing::info!(event = "session_down", session, client = %name, peer = %peer, reason = %why, "session down");
             }

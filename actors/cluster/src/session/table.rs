@@ -137,7 +137,7 @@ impl Sessions {
         }
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         slots.insert(id, Slot { identity, key, session: None });
-        Some(Place { table: Arc::clone(self), id })
+        Some(Place { table: Arc::clone(self), id, is_local: key.is_none() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Slot>> {
@@ -151,12 +151,18 @@ impl Sessions {
 pub(crate) struct Place {
     table: Arc<Sessions>,
     id: u64,
+    is_local: bool,
 }
 
 impl Place {
     /// The number of the session.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it is for somebody on this machine, who needs no credential.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// The session that takes the place.

@@ -118,6 +118,13 @@ impl Actor for StoreActor {
         myself: ActorRef<Msg>,
         args: Arguments,
     ) -> Result<State, ActorProcessingErr> {
+        // After a failed sync nobody knows what the disk holds. No restart of this actor can help: failing here uses up the
+        // restarts of every supervisor above, the process ends, and the next boot checks the data and begins a new life.
+        if let Some(why) = args.partition.stats().stopped {
+            return Err(
+                format!("partition {} writes no more: {why}", args.partition.index()).into()
+            );
+        }
         // A generation is 2^32 batches wide, so numbers of two actors never meet.
         let generation = args.batches.fetch_add(1, Ordering::Relaxed);
         let batcher = Batcher::new(generation << 32, BATCH_OPS_MAX);
@@ -135,7 +142,7 @@ impl Actor for StoreActor {
             Msg::Write(writes) => Input::Writes(writes),
             Msg::Finished { batch } => Input::Finished { batch },
             Msg::Tick => {
-                state.watch_space();
+                state.watch_space()?;
                 Input::Writes(state.expired())
             }
         };
@@ -148,10 +155,16 @@ impl Actor for StoreActor {
 
 impl State {
     /// Records when the partition runs out of space and when it has some again.
-    fn watch_space(&mut self) {
+    ///
+    /// # Errors
+    /// The partition has stopped writing for good.
+    fn watch_space(&mut self) -> Result<(), ActorProcessingErr> {
         let stats = self.args.partition.stats();
+        if let Some(why) = stats.stopped {
+            return Err(format!("partition {} writes no more: {why}", stats.partition).into());
+        }
         if stats.full == self.full {
-            return;
+            return Ok(());
         }
         self.full = stats.full;
         let (event, what) = if stats.full {
@@ -165,6 +178,7 @@ impl State {
         );
         let path = format!("node/storage/partition-{}/store", stats.partition);
         self.args.scope.emit(Record::note(event, &path, &text));
+        Ok(())
     }
 
     /// Writes that delete what has outlived its time. A record that cannot be read must not stop the partition from
