@@ -6,6 +6,7 @@
 use super::binary;
 use super::wait::{tail, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -30,6 +31,7 @@ const TAIL_LINES: usize = 30;
 pub struct Site {
     dir: PathBuf,
     data: PathBuf,
+    env: Vec<(OsString, OsString)>,
     runs: AtomicU32,
     commands: AtomicU32,
 }
@@ -54,7 +56,12 @@ impl Site {
         std::fs::write(dir.join("weald.toml"), text)
             .unwrap_or_else(|e| panic!("write the configuration: {e}"));
         let (runs, commands) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { dir: dir.to_owned(), data: data.to_owned(), runs, commands }
+        Self { dir: dir.to_owned(), data: data.to_owned(), env: Vec::new(), runs, commands }
+    }
+
+    /// Sets variables for the nodes started from now on, in place of those set before.
+    pub fn set_node_env(&mut self, env: Vec<(OsString, OsString)>) {
+        self.env = env;
     }
 
     /// The data directory.
@@ -80,6 +87,7 @@ impl Site {
         let mut command = self.weald();
         command.arg("start").arg("--config").arg(self.dir.join("weald.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("RUST_BACKTRACE", "1");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = command.stdout(create(&log)).stderr(append(&log)).spawn();
         let child = child.unwrap_or_else(|e| panic!("start a node: {e}"));
         Node { site: self, child, log, ready, ended: None }

@@ -1,6 +1,7 @@
 //! Running a program under the recorder.
 
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -49,6 +50,18 @@ impl Recorder {
             bail!("cc {}: {}", source.display(), String::from_utf8_lossy(&out.stderr));
         }
         Ok(Self { library })
+    }
+
+    /// Variables under which a process whose data is below `dir` has its sync number `number` fail, counted from 1.
+    #[must_use]
+    pub fn failing_sync(&self, dir: &Path, log: &Path, number: u64) -> Vec<(OsString, OsString)> {
+        let variables: [(&str, OsString); 4] = [
+            ("LD_PRELOAD", self.library.clone().into()),
+            ("WEALD_RECORD_DIR", dir.into()),
+            ("WEALD_RECORD_LOG", log.into()),
+            ("WEALD_RECORD_FAIL", number.to_string().into()),
+        ];
+        variables.map(|(name, value)| (name.into(), value)).into()
     }
 
     /// Runs a command to its end, recording what it does below `dir` and what it writes to standard output into `log`.
