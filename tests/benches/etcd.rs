@@ -12,7 +12,7 @@
 //! consensus, Weald keeps hash trees and a change log.
 //!
 //! `WEALD_BENCH_SECONDS` (5) is the length of a round, `WEALD_BENCH_ROUNDS` (3) their number, `WEALD_BENCH_DIR` where the data
-//! goes (the system's place for temporary files).
+//! goes (the system's place for temporary files), `WEALD_BENCH_CONFIG` configuration lines for the node.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -332,7 +332,7 @@ fn main() -> Result<()> {
         Some(dir) => builder.tempdir_in(dir)?,
         None => builder.tempdir()?,
     };
-    let site = Site::new(dir.path(), "");
+    let site = Site::new(dir.path(), &std::env::var("WEALD_BENCH_CONFIG").unwrap_or_default());
     let node = site.start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(compare(dir.path(), &site, &node))?;
