@@ -188,9 +188,9 @@ pub(super) fn table_name(name: &str) -> Result<TableName, WireError> {
 
 fn user_table(name: &str) -> Result<TableName, WireError> {
     if name.starts_with(SYSTEM_PREFIX) {
-        let text =
-            format!("table {name:?}: names that start with {SYSTEM_PREFIX:?} belong to the node");
-        return Err(WireError::new(ErrorCode::Forbidden, text));
+        return Err(invalid(format!(
+            "table {name:?}: names that start with {SYSTEM_PREFIX:?} belong to the node"
+        )));
     }
     table_name(name)
 }

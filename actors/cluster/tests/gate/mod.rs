@@ -53,13 +53,8 @@ async fn contexts_conflicts_and_batches() {
     ];
     let results = client.call(&Batch { ops }).await.unwrap();
     let codes: Vec<_> = results.iter().map(|r| r.as_ref().err().map(|e| e.code)).collect();
-    let expected = [
-        None,
-        Some(ErrorCode::Conflict),
-        Some(ErrorCode::Invalid),
-        None,
-        Some(ErrorCode::Forbidden),
-    ];
+    let expected =
+        [None, Some(ErrorCode::Conflict), Some(ErrorCode::Invalid), None, Some(ErrorCode::Invalid)];
     assert_eq!(codes, expected);
     assert!(client.call(&get(b"k")).await.unwrap().values.is_empty());
     assert_eq!(client.call(&get(b"a")).await.unwrap().values, vec![b"A".to_vec()]);
