@@ -10,7 +10,7 @@
 //! actor does. Raw LMDB then writes the same records in batches of the size the store reached,
 //! without any channel between: it is the upper bound.
 
-#![allow(missing_docs, unsafe_code, clippy::print_stdout, clippy::unwrap_used, reason = "a bench")]
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a bench")]
 #![allow(clippy::disallowed_methods, reason = "there is no runtime to block")]
 #![allow(
     clippy::cast_precision_loss,
@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions};
+use heed::{CommitOrAbort, Database, Env};
 use weald_storage::{
     Bucket, CheckVerdict, Completion, EntryDigest, Key, KeyHash, Resolvers, Scan, Space, Store,
     StoreConfig, TableName, Write, WriteOp,
@@ -199,10 +199,7 @@ fn open_raw(settings: &Settings) -> Vec<Raw> {
         .map(|index| {
             let dir = settings.dir.join(format!("raw-{index}"));
             std::fs::create_dir_all(&dir).unwrap();
-            let mut options = EnvOpenOptions::new();
-            options.map_size(1 << 30).max_dbs(4);
-            // SAFETY: a fresh directory of this process.
-            let env = unsafe { options.open(&dir).unwrap() };
+            let env = weald_storage::open_raw(&dir, 1 << 30, 4).unwrap();
             let txn = env.write_txn().unwrap();
             let databases = env
                 .create_databases_and_commit(txn, |opener, txn| {

@@ -51,6 +51,8 @@ pub use boot::{BootEvent, NewLife, QUARANTINE_DIR};
 pub use check::{CheckVerdict, check_env};
 pub use clock::{Clock, Seen};
 pub use error::{CloseError, DeclareError, OpenError, ReadError, WriteError};
+#[doc(hidden)]
+pub use lmdb::open_raw;
 pub use lock::{DataDirLock, LockError};
 pub use partition::changes::{Change, Changes};
 pub use partition::ops::{ChangeKind, VALUE_BYTES_MAX, WriteOp, Written};

@@ -208,6 +208,19 @@ fn classify_io(error: io::Error, committing: bool, dir: &Path) -> Failure {
     }
 }
 
+/// Opens an environment without a store around it: for benches that compare with raw LMDB, and for tests that change rows
+/// behind a store's back. The directory must belong to the caller alone.
+///
+/// # Errors
+/// LMDB cannot open it, or this process has it open already.
+#[doc(hidden)]
+pub fn open_raw(dir: &Path, map_bytes: usize, databases_max: u32) -> heed::Result<Env> {
+    let mut open = EnvOpenOptions::new();
+    open.map_size(map_bytes).max_dbs(databases_max);
+    // SAFETY: heed refuses to open a path twice in one process, and no other process knows the directory.
+    unsafe { open.open(dir) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

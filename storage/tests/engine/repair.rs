@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, EnvOpenOptions, RwTxn};
+use heed::{CommitOrAbort, RwTxn};
 use weald_storage::{
     Bucket, CheckVerdict, ReadError, Resolvers, Scan, Space, Store, WriteError, WriteOp,
 };
@@ -14,16 +14,12 @@ use weald_storage::{
 use crate::support::{Short, assert_tree_is_sound, config, fast_dir, key, open, put_op, table};
 
 /// Changes a row of a closed partition.
-#[allow(unsafe_code, reason = "heed's open is unsafe")]
 fn tamper(
     dir: &Path,
     database: &str,
     change: impl FnOnce(&heed::Database<'_, Bytes, Bytes>, &mut RwTxn<'_>),
 ) {
-    let mut options = EnvOpenOptions::new();
-    options.map_size(64 << 20).max_dbs(8);
-    // SAFETY: the store is closed, and no other test works in this directory.
-    let env = unsafe { options.open(dir.join("partition-0")) }.unwrap();
+    let env = weald_storage::open_raw(&dir.join("partition-0"), 64 << 20, 8).unwrap();
     let txn = env.write_txn().unwrap();
     env.create_databases_and_commit(txn, |opener, txn| {
         let rows = opener.create_database::<Bytes, Bytes>(txn, Some(database))?;
