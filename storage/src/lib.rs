@@ -13,6 +13,7 @@ pub mod hlc;
 pub mod ids;
 pub mod key;
 pub mod object;
+pub mod replica;
 pub mod resolve;
 mod union;
 pub mod vector;
@@ -31,6 +32,7 @@ pub use key::{
     table_range,
 };
 pub use object::{Object, Value, ValueRef};
+pub use replica::{BucketContent, Delta, Deltas, Evidence, Missing, Replicated};
 pub use resolve::{Lww, MergeFailure, Resolved, Resolver, Resolvers, lww};
 pub use vector::VersionVector;
 

@@ -30,14 +30,39 @@ const TOP_LEVEL: [&str; 9] = [
 const CODE_LINES_MAX: usize = 600;
 
 /// Which crates of ours a crate may use, and which others it must not. Dependencies point down.
-const ARROWS: [(&str, &[&str], &[&str]); 6] = [
+const ARROWS: [(&str, &[&str], &[&str]); 10] = [
     ("weald-supervision", &[], &["heed"]),
     ("weald-storage", &[], &["tokio", "ractor", "ractor_cluster", "async-trait", "futures"]),
     ("weald-proto", &[], &["tokio", "ractor", "ractor_cluster", "heed", "async-trait", "futures"]),
     ("weald-link", &["weald-proto"], &["heed"]),
+    ("weald-peers", &["weald-storage", "weald-proto"], &["heed", "ractor", "ractor_cluster"]),
+    (
+        "weald-membership",
+        &["weald-peers", "weald-storage", "weald-proto", "weald-supervision"],
+        &["heed", "ractor_cluster"],
+    ),
+    (
+        "weald-broadcast",
+        &["weald-peers", "weald-storage", "weald-proto", "weald-supervision"],
+        &["heed", "ractor_cluster"],
+    ),
+    (
+        "weald-exchange",
+        &["weald-peers", "weald-storage", "weald-proto", "weald-supervision"],
+        &["heed", "ractor_cluster"],
+    ),
     (
         "weald-cluster",
-        &["weald-supervision", "weald-storage", "weald-link", "weald-proto"],
+        &[
+            "weald-supervision",
+            "weald-storage",
+            "weald-link",
+            "weald-proto",
+            "weald-peers",
+            "weald-membership",
+            "weald-broadcast",
+            "weald-exchange",
+        ],
         &["heed"],
     ),
     ("weald-client", &["weald-link", "weald-proto"], &["heed"]),

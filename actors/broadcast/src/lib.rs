@@ -1,0 +1,1 @@
+//! Broadcast trees of a Weald cluster.

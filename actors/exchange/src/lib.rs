@@ -1,0 +1,1 @@
+//! Anti-entropy of a Weald cluster.
