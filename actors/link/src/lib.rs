@@ -20,6 +20,7 @@ pub mod connection;
 pub mod filter;
 pub mod hello;
 pub mod outbound;
+pub mod pki;
 pub mod plain;
 mod stream;
 mod wire;

@@ -15,6 +15,10 @@
 //! keys only, and a recorded handshake is of no use a second time, as both nonces are new. The cookie is random per
 //! connection and serves `ractor_cluster`'s own handshake; the cluster's secret is never told to a client.
 //! The channel is authenticated, not encrypted: beyond loopback it belongs inside TLS.
+//!
+//! Nodes speak [`node`] after the hello; both ends prove who they are with certificates.
+
+pub mod node;
 
 use crate::limits::HELLO_BYTES_MAX;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -131,6 +135,58 @@ pub enum Refused {
     /// This port does not take dialler of this role.
     #[error("role not accepted here")]
     Role,
+    /// No version of the protocol between nodes is spoken by both.
+    #[error(
+        "the dialled node speaks versions {0} to {1}, the dialling one {2} to {3}: the {newer} one is newer, upgrade the other",
+        ours.0, ours.1, theirs.0, theirs.1, newer = if ours.1 > theirs.1 { "dialled" } else { "dialling" }
+    )]
+    Versions {
+        /// Least and greatest version of the node that refuses.
+        ours: (u16, u16),
+        /// Those of the dialler.
+        theirs: (u16, u16),
+    },
+    /// The nodes belong to different clusters.
+    #[error("the dialled node belongs to cluster {ours:?}, the dialling one to {theirs:?}")]
+    OtherCluster {
+        /// Cluster of the node that refuses.
+        ours: String,
+        /// That of the dialler.
+        theirs: String,
+    },
+    /// The nodes divide their keys differently.
+    #[error(
+        "the dialled node has {ours} partitions, the dialling one {theirs}: they must be equal"
+    )]
+    Partitions {
+        /// Partitions of the node that refuses.
+        ours: u16,
+        /// Those of the dialler.
+        theirs: u16,
+    },
+    /// The certificate does not prove what the hello says, or there is none.
+    #[error("certificate refused: {0}")]
+    Certificate(String),
+    /// An operator has removed this node from the cluster.
+    #[error("node {0:?} was removed from this cluster")]
+    Evicted(String),
+    /// Another node of this name is alive.
+    #[error("the name {0:?} belongs to another node that is alive")]
+    NameTaken(String),
+    /// Another process with the same node id is connected: a copied data directory.
+    #[error(
+        "another process with node id {0} is connected already: was its data directory copied?"
+    )]
+    Clone(String),
+    /// There is a connection of this channel and lane already.
+    #[error("this lane is connected already")]
+    Duplicate,
+    /// The node dialled itself.
+    #[error("this is the node itself")]
+    Oneself,
+    /// The hello breaks a bound.
+    #[error("hello refused: {0}")]
+    Malformed(String),
 }
 
 /// Why bytes are not a handshake message.
@@ -140,8 +196,8 @@ pub enum HelloError {
     /// The first bytes are not [`MAGIC`].
     #[error("not a weald connection: first bytes are {0:02x?}")]
     Magic([u8; 6]),
-    /// Longer than [`HELLO_BYTES_MAX`].
-    #[error("handshake message of {0} bytes is over the limit of {HELLO_BYTES_MAX}")]
+    /// Longer than [`HELLO_BYTES_MAX`], or for a node [`crate::limits::NODE_HELLO_BYTES_MAX`].
+    #[error("handshake message of {0} bytes is over the limit")]
     TooLarge(usize),
     /// Does not decode.
     #[error("malformed handshake message: {0}")]
@@ -153,9 +209,17 @@ pub enum HelloError {
 /// # Errors
 /// [`HelloError::TooLarge`], when a name is too long.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, HelloError> {
+    encode_within(message, HELLO_BYTES_MAX)
+}
+
+/// As [`encode`], with another bound.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_within<T: Serialize>(message: &T, max: usize) -> Result<Vec<u8>, HelloError> {
     let body = postcard::to_stdvec(message).map_err(|e| HelloError::Malformed(e.to_string()))?;
     match u16::try_from(body.len()) {
-        Ok(len) if body.len() <= HELLO_BYTES_MAX => {
+        Ok(len) if body.len() <= max => {
             let mut out = len.to_be_bytes().to_vec();
             out.extend_from_slice(&body);
             Ok(out)

@@ -24,5 +24,17 @@ pub const WAIT_MS_MAX: u64 = 30_000;
 pub const IN_FLIGHT_MAX: usize = 1024;
 /// Largest handshake message, in bytes.
 pub const HELLO_BYTES_MAX: usize = 1024;
+/// Largest handshake message of a node, in bytes: it carries addresses and capabilities.
+pub const NODE_HELLO_BYTES_MAX: usize = 4096;
+/// Most addresses at which a node says it listens.
+pub const ADDRESSES_MAX: usize = 8; // guess
+/// Longest address, in bytes: a DNS name and a port.
+pub const ADDRESS_BYTES_MAX: usize = 260;
+/// Most capabilities that a node names.
+pub const CAPABILITIES_MAX: usize = 32; // guess
+/// Longest name of a capability, in bytes.
+pub const CAPABILITY_BYTES_MAX: usize = 32; // guess
+/// Most lanes of one channel.
+pub const LANES_MAX: u8 = 16; // guess
 /// Time a peer has for the whole handshake, in milliseconds.
 pub const HELLO_TIMEOUT_MS: u64 = 5_000;
