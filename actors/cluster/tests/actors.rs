@@ -7,3 +7,4 @@ mod support;
 mod gate;
 mod kills;
 mod scrub;
+mod sessions;

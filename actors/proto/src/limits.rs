@@ -20,6 +20,12 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 pub const CHANGES_MAX: usize = 1000;
 /// Longest wait of a long poll, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 30_000;
+/// Longest time of one exchange that a client asks for, in milliseconds.
+pub const EXCHANGE_MS_MAX: u64 = 600_000;
+/// Largest session token, in bytes: 1,024 partitions, both spaces, a few actors each, about 24 bytes an actor. // guess
+pub const TOKEN_BYTES_MAX: usize = 256 << 10;
+/// Most addresses in one request to join.
+pub const JOIN_ADDRESSES_MAX: usize = 64;
 /// Most requests of one client in flight; more are answered `Overloaded`.
 pub const IN_FLIGHT_MAX: usize = 1024;
 /// Largest handshake message, in bytes.

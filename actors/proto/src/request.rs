@@ -178,6 +178,36 @@ requests! {
     }
     /// All tables.
     Tables = 9 -> Vec<Table> {}
+    /// Reads a key in a session: this replica first catches up with what the session has seen, or says that it has not.
+    GetWith = 10 -> Seen {
+        /// Table name.
+        table: String,
+        /// Key.
+        key: Vec<u8>,
+        /// What the session has seen; none: nothing yet.
+        token: Option<Vec<u8>>,
+        /// How long to wait for it, in milliseconds, at most 30,000; then [`crate::ErrorCode::NotCaughtUp`].
+        wait_ms: u64,
+    }
+    /// Writes in a session, or until other members have the write, or both.
+    WriteWith = 11 -> WrittenWith {
+        /// The write.
+        op: Op,
+        /// What the session has seen; none: nothing yet. The write follows it in causal order.
+        token: Option<Vec<u8>>,
+        /// How long to wait, in milliseconds, at most 30,000: for the token (then nothing is written and the answer is
+        /// [`crate::ErrorCode::NotCaughtUp`]), and for the members of `concern` (then the reply says how many had it).
+        wait_ms: u64,
+        /// How many other members must have made the write durable before the reply; 0: this node's own disk is enough.
+        concern: u8,
+    }
+    /// Waits until this replica has what a session has seen, for reads that carry no token, such as [`Scan`].
+    CatchUp = 12 -> () {
+        /// What the session has seen.
+        token: Vec<u8>,
+        /// How long to wait, in milliseconds, at most 30,000; then [`crate::ErrorCode::NotCaughtUp`].
+        wait_ms: u64,
+    }
     /// Looks a named actor up.
     Whereis = 16 -> Option<Named> {
         /// Its name.
@@ -266,6 +296,54 @@ requests! {
     }
     /// All client credentials, without secrets.
     Clients = 50 -> Vec<ClientInfo> {}
+    /// The members of the cluster as this node knows them. JSON text; see [`crate::cluster::Members`].
+    Members = 64 -> String {}
+    /// Makes this node join the cluster of the nodes at these addresses. JSON text as [`Members`], after the join.
+    Join = 65 -> String {
+        /// Their cluster ports, `host:port`; one that answers is enough.
+        addresses: Vec<String>,
+        /// How long to wait for it, in milliseconds, at most 30,000.
+        wait_ms: u64,
+    }
+    /// Makes this node leave its cluster: others have its data first. JSON text as [`Members`], after it.
+    Leave = 66 -> String {
+        /// How long to wait until another member has all of this node's writes, in milliseconds, at most 30,000.
+        wait_ms: u64,
+    }
+    /// Removes another member for good: it is refused from then on. JSON text as [`Members`], after it.
+    Forget = 67 -> String {
+        /// Its name or node id.
+        member: String,
+        /// Also when it answers at the moment.
+        force: bool,
+    }
+    /// The cluster and its connections as this node sees them. JSON text; see [`crate::cluster::ClusterStatus`].
+    ClusterStatus = 68 -> String {}
+    /// What happened to the membership; a long poll.
+    ClusterEvents = 69 -> ClusterChanges {
+        /// The position of the reply before; none: from now on.
+        position: Option<Vec<u8>>,
+        /// Most events, 1 to 1,000.
+        limit: u32,
+        /// How long to wait for the first, in milliseconds, at most 30,000.
+        wait_ms: u64,
+    }
+    /// How far anti-entropy is with each peer. JSON text; see [`crate::cluster::AaeStatus`].
+    AaeStatus = 80 -> String {}
+    /// Exchanges with a peer now and waits for the end. JSON text; see [`crate::cluster::AaeReport`].
+    AaeRun = 81 -> String {
+        /// Its name or node id.
+        peer: String,
+        /// How long it may take, in milliseconds, at most 600,000.
+        wait_ms: u64,
+    }
+    /// Compares with a peer and changes nothing. JSON text; see [`crate::cluster::AaeDiff`].
+    AaeDiff = 82 -> String {
+        /// Its name or node id.
+        peer: String,
+        /// How long it may take, in milliseconds, at most 600,000.
+        wait_ms: u64,
+    }
 }
 
 /// What a client may do; each role may do all of those before it.
@@ -322,6 +400,37 @@ pub enum Op {
 pub struct Written {
     /// The context after the write.
     pub context: Vec<u8>,
+}
+
+/// The reply to a [`GetWith`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// What is stored.
+    pub current: Current,
+    /// What the session has seen now. Opaque: of use to the nodes of the same cluster only.
+    pub token: Vec<u8>,
+}
+
+/// The reply to a [`WriteWith`]: the write is durable on this node, whatever `acked` says, and is not undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenWith {
+    /// The context after the write.
+    pub context: Vec<u8>,
+    /// What the session has seen now.
+    pub token: Vec<u8>,
+    /// How many other members are known to have made it durable. Fewer than asked for: the wait was over first.
+    pub acked: u8,
+}
+
+/// The reply to [`ClusterEvents`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterChanges {
+    /// JSON text, one each; see [`crate::cluster::ClusterEvent`].
+    pub events: Vec<String>,
+    /// Hand this back to go on.
+    pub position: Vec<u8>,
+    /// Events before these were lost, or the node has restarted since: look at [`Members`] again.
+    pub lagged: bool,
 }
 
 /// One page of a [`Scan`].
@@ -461,34 +570,5 @@ pub fn decode_reply<C: Call>(frame: &Frame) -> Result<Reply<C::Reply>, DecodeErr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorCode;
-
-    #[test]
-    fn requests_and_replies_round_trip() {
-        let put = Put {
-            table: "t".into(),
-            key: b"k".to_vec(),
-            value: b"v".to_vec(),
-            context: None,
-            ttl_ms: Some(5),
-        };
-        let frame = request_frame(7, &put);
-        assert_eq!(frame.kind, 2);
-        assert_eq!(frame.body, [1, b't', 1, b'k', 1, b'v', 0, 1, 5]);
-        assert_eq!(Request::decode(frame.kind, &frame.body), Ok(Request::Put(put)));
-
-        let ok: Reply<Written> = Ok(Written { context: vec![9] });
-        assert_eq!(decode_reply::<Put>(&reply_frame::<Put>(7, &ok)), Ok(ok));
-        let err: Reply<Written> = Err(WireError::new(ErrorCode::StorageFull, "no space"));
-        assert_eq!(decode_reply::<Put>(&reply_frame::<Put>(7, &err)), Ok(err));
-    }
-
-    #[test]
-    fn malformed_bodies_are_refused() {
-        assert!(matches!(Request::decode(2, &[0xFF]), Err(DecodeError::Body { .. })));
-        assert!(matches!(Request::decode(9, &[1]), Err(DecodeError::Body { .. })));
-        assert_eq!(Request::decode(999, &[]), Err(DecodeError::UnknownKind { kind: 999 }));
-    }
-}
+#[path = "request_test.rs"]
+mod tests;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weald_cluster::control;
 use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
-use weald_cluster::gate::{Deps, Gate};
+use weald_cluster::gate::{self, Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
 use weald_cluster::registry::{RegistryError, RegistryHandle};
 use weald_cluster::service::{Credentials, Service};
@@ -348,6 +348,7 @@ impl Node {
         // The status tells of the port, which is bound by a part of the tree that needs the gate.
         let status: Arc<std::sync::OnceLock<Arc<Sources>>> = Arc::default();
         let asked = Arc::clone(&status);
+        let (cluster, consistency) = gate::cluster::alone(&config.cluster.name, &name, &store);
         let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
             node: name.clone(),
             store: store.clone(),
@@ -358,6 +359,8 @@ impl Node {
                 asked.get().map_or_else(|| "{}".to_owned(), |sources| sources.status().to_string())
             }),
             log_level: Arc::new(move |directives| level.set(directives)),
+            cluster,
+            consistency,
         }));
         let credentials: Arc<dyn Credentials> = Arc::new(clients.clone());
         let (transport, bound) = transport::child_spec(

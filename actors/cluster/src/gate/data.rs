@@ -65,12 +65,7 @@ pub(super) fn batch(
         let mut results: Vec<Option<WriteReply>> = Vec::with_capacity(r.ops.len());
         let mut good = Vec::with_capacity(r.ops.len());
         for op in r.ops {
-            let op = match op {
-                request::Op::Put(r) => put_op(r),
-                request::Op::PutIf(r) => put_if_op(r),
-                request::Op::Delete(r) => delete_op(&r),
-            };
-            match op {
+            match self::op(op) {
                 Ok(op) => {
                     good.push(op);
                     results.push(None);
@@ -162,6 +157,15 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// The write that a request asks for.
+pub(super) fn op(op: request::Op) -> Result<WriteOp, WireError> {
+    match op {
+        request::Op::Put(r) => put_op(r),
+        request::Op::PutIf(r) => put_if_op(r),
+        request::Op::Delete(r) => delete_op(&r),
+    }
+}
+
 fn put_op(r: request::Put) -> Result<WriteOp, WireError> {
     let (table, key) = writable(&r.table, &r.key)?;
     let context = context(r.context.as_deref(), &table, &key)?;
@@ -195,7 +199,7 @@ fn user_table(name: &str) -> Result<TableName, WireError> {
     table_name(name)
 }
 
-fn address(table: &str, key: &[u8]) -> Result<(TableName, Key), WireError> {
+pub(super) fn address(table: &str, key: &[u8]) -> Result<(TableName, Key), WireError> {
     let key = Key::new(key).map_err(|e| invalid(e.to_string()))?;
     Ok((table_name(table)?, key))
 }
@@ -240,7 +244,7 @@ pub(super) fn read_error(error: &ReadError) -> WireError {
     WireError::new(code, error.to_string())
 }
 
-fn write_failure(failure: WriteFailure) -> WireError {
+pub(super) fn write_failure(failure: WriteFailure) -> WireError {
     let text = failure.to_string();
     let code = match failure {
         WriteFailure::Overloaded => ErrorCode::Overloaded,

@@ -9,7 +9,10 @@
 //! What it refuses: state of its own. It is no actor: a crash of any actor behind it is an error or a retry, not its end.
 
 pub mod clients;
+pub mod cluster;
+pub mod consistency;
 mod data;
+pub mod events;
 mod names;
 mod operations;
 mod watch;
@@ -18,6 +21,8 @@ use crate::registry::RegistryHandle;
 use crate::service::{BoxFuture, Caller, Service};
 use crate::store::StoreHandle;
 use clients::Clients;
+use cluster::ClusterOps;
+use consistency::Consistency;
 use std::sync::Arc;
 use std::time::Duration;
 use weald_proto::request::{ClientRole, error_frame, reply_frame};
@@ -49,6 +54,10 @@ pub struct Deps {
     pub status: Arc<StatusFn>,
     /// The log level.
     pub log_level: Arc<LogLevelFn>,
+    /// Operations on the cluster; [`cluster::alone`] for a node without its parts.
+    pub cluster: Arc<dyn ClusterOps>,
+    /// Sessions and write concerns; [`cluster::alone`] likewise.
+    pub consistency: Arc<dyn Consistency>,
 }
 
 impl std::fmt::Debug for Deps {
@@ -68,6 +77,8 @@ pub struct Gate {
 pub fn role_of(request: &Request) -> ClientRole {
     match request {
         Request::Get(_)
+        | Request::GetWith(_)
+        | Request::CatchUp(_)
         | Request::Scan(_)
         | Request::Watch(_)
         | Request::Tables(_)
@@ -75,10 +86,15 @@ pub fn role_of(request: &Request) -> ClientRole {
         | Request::Names(_)
         | Request::Tree(_)
         | Request::Log(_)
-        | Request::Status(_) => ClientRole::Reader,
+        | Request::Status(_)
+        | Request::Members(_)
+        | Request::ClusterStatus(_)
+        | Request::ClusterEvents(_)
+        | Request::AaeStatus(_) => ClientRole::Reader,
         Request::Put(_)
         | Request::PutIf(_)
         | Request::Delete(_)
+        | Request::WriteWith(_)
         | Request::Batch(_)
         | Request::DeclareTable(_)
         | Request::Register(_)
@@ -137,6 +153,37 @@ impl Gate {
                 answer::<request::RemoveClient, _>(corr, clients::remove(deps, r))
             }
             Request::Clients(_) => answer::<request::Clients, _>(corr, clients::list(deps)),
+            other => Self::dispatch_cluster(deps, corr, other),
+        }
+    }
+
+    /// The requests of sessions and of the cluster.
+    fn dispatch_cluster(deps: Arc<Deps>, corr: u64, request: Request) -> BoxFuture<'static, Frame> {
+        match request {
+            Request::GetWith(r) => {
+                answer::<request::GetWith, _>(corr, consistency::get_with(deps, r))
+            }
+            Request::WriteWith(r) => {
+                answer::<request::WriteWith, _>(corr, consistency::write_with(deps, r))
+            }
+            Request::CatchUp(r) => {
+                answer::<request::CatchUp, _>(corr, consistency::catch_up(deps, r))
+            }
+            Request::Members(_) => answer::<request::Members, _>(corr, deps.cluster.members()),
+            Request::Join(r) => answer::<request::Join, _>(corr, cluster::join(&deps, r)),
+            Request::Leave(r) => answer::<request::Leave, _>(corr, cluster::leave(&deps, &r)),
+            Request::Forget(r) => answer::<request::Forget, _>(corr, cluster::forget(&deps, r)),
+            Request::ClusterStatus(_) => {
+                answer::<request::ClusterStatus, _>(corr, deps.cluster.status())
+            }
+            Request::ClusterEvents(r) => {
+                answer::<request::ClusterEvents, _>(corr, cluster::events(&deps, r))
+            }
+            Request::AaeStatus(_) => {
+                answer::<request::AaeStatus, _>(corr, deps.cluster.aae_status())
+            }
+            Request::AaeRun(r) => answer::<request::AaeRun, _>(corr, cluster::aae_run(&deps, r)),
+            Request::AaeDiff(r) => answer::<request::AaeDiff, _>(corr, cluster::aae_diff(&deps, r)),
             other => {
                 let text = format!("{} is not a request of clients", other.name());
                 let error = WireError::new(ErrorCode::Unsupported, text);

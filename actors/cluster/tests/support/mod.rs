@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weald_cluster::gate::clients::Clients;
+use weald_cluster::gate::cluster::alone;
+use weald_cluster::gate::consistency::Consistency;
 use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
 use weald_cluster::registry::{OpenSessions, RegistryHandle};
@@ -30,6 +32,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(config: HashtreeConfig) -> Self {
+        Self::start_with(config, None).await
+    }
+
+    /// A node with sessions other than those of a node alone.
+    pub(crate) async fn start_with(
+        config: HashtreeConfig,
+        sessions_of: Option<Arc<dyn Consistency>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log =
             SupervisionLog::open(&dir.path().join("supervision"), LogConfig::default()).unwrap();
@@ -39,6 +49,8 @@ impl Node {
         let storage = Storage::new(store.clone(), config, scope.clone());
         let sessions = Arc::new(OpenSet::default());
         let registry = RegistryHandle::new(sessions.clone());
+        let (cluster, consistency) = alone("test", "test", &store);
+        let consistency = sessions_of.unwrap_or(consistency);
         let gate = Gate::new(Deps {
             node: "test".into(),
             store: store.clone(),
@@ -47,6 +59,8 @@ impl Node {
             scope: scope.clone(),
             status: Arc::new(|| "{}".into()),
             log_level: Arc::new(|_| Ok(())),
+            cluster,
+            consistency,
         });
         // Drills of these tests kill far more often than a node's own intensity allows.
         let spec = SupervisorSpec::new(Strategy::OneForOne)

@@ -1,0 +1,233 @@
+//! Sessions across nodes, and writes that wait for other members.
+//!
+//! What it is: the requests that carry a session token, and the seam [`Consistency`] behind which replication answers what
+//! of a token is here and who else has a write.
+//!
+//! What it guarantees: a request with a token is not served before this replica has all that the token names; a token that
+//! is handed back covers the token that came, what the request read and what it wrote. A write is reported as done once it
+//! is durable here, whether or not the members it should wait for had it in time.
+//!
+//! What it refuses: to undo a write that too few members have; to serve a stale read instead of [`ErrorCode::NotCaughtUp`].
+
+use super::data::{address, op, read_error, write_failure};
+use super::{Deps, REQUEST_TIME_MAX, invalid};
+use crate::service::BoxFuture;
+use crate::store::StoreHandle;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use weald_proto::error::Current;
+use weald_proto::limits::{TOKEN_BYTES_MAX, WAIT_MS_MAX};
+use weald_proto::request::{CatchUp, GetWith, Seen, WriteWith, WrittenWith};
+use weald_proto::{ErrorCode, Reply, WireError};
+use weald_storage::{
+    Dot, Key, Space, TableKind, TableName, VersionVector, WriteOp, Written, partition_of,
+};
+
+/// One of the logs of events in which a session has seen something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The partition.
+    pub partition: u16,
+    /// Its durable or its memory tables.
+    pub space: Space,
+}
+
+/// What replication knows of sessions. Tokens are opaque to the gate; none means that nothing was seen yet.
+pub trait Consistency: Send + Sync {
+    /// Whether this replica has what the token names, at this moment and without waiting.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Invalid`]: it is no token of this cluster.
+    fn is_caught_up(&self, token: &[u8]) -> Reply<bool>;
+
+    /// Waits until it has, pulling from peers meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotCaughtUp`] at the deadline, [`ErrorCode::Invalid`] as [`Self::is_caught_up`].
+    fn caught_up(&self, token: Vec<u8>, deadline: Instant) -> BoxFuture<'static, Reply<()>>;
+
+    /// A token that covers `token` and these events of `place`: those that an object which was read or written reflects.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Invalid`] as [`Self::is_caught_up`].
+    fn observe(&self, token: Option<&[u8]>, place: Place, seen: &VersionVector) -> Reply<Vec<u8>>;
+
+    /// Waits until `members` other members have acknowledged these events as durable, or for the deadline; how many have.
+    fn acked(
+        &self,
+        place: Place,
+        dots: Vec<Dot>,
+        members: u8,
+        deadline: Instant,
+    ) -> BoxFuture<'static, u8>;
+}
+
+pub(super) async fn get_with(deps: Arc<Deps>, r: GetWith) -> Reply<Seen> {
+    let (table, key) = address(&r.table, &r.key)?;
+    if let Some(waiting) = wait_for(&deps, r.token.as_deref(), r.wait_ms)? {
+        waiting.await?;
+    }
+    let got = deps.store.get(&table, &key).map_err(|e| read_error(&e))?;
+    let place = place_of(&deps.store, &table, &key);
+    let token = deps.consistency.observe(r.token.as_deref(), place, got.context.vector())?;
+    let current = Current { context: got.context.encode(), values: got.values };
+    Ok(Seen { current, token })
+}
+
+pub(super) async fn catch_up(deps: Arc<Deps>, r: CatchUp) -> Reply<()> {
+    match wait_for(&deps, Some(&r.token), r.wait_ms)? {
+        Some(waiting) => waiting.await,
+        None => Ok(()),
+    }
+}
+
+/// Handed to the store before this returns unless the token has to be waited for, so that the writes of a session which does
+/// not move between nodes keep the order of its calls.
+pub(super) fn write_with(
+    deps: Arc<Deps>,
+    r: WriteWith,
+) -> impl Future<Output = Reply<WrittenWith>> + Send + use<> {
+    let WriteWith { op: request, token, wait_ms, concern } = r;
+    let deadline = deadline(wait_ms);
+    let begun = op(request).and_then(|op| {
+        let (table, key) = op.target();
+        let place = place_of(&deps.store, table, key);
+        Ok((
+            place,
+            match wait_for(&deps, token.as_deref(), wait_ms)? {
+                None => Begun::Handed(Box::pin(store(&deps, op))),
+                Some(waiting) => Begun::Waits(waiting, op),
+            },
+        ))
+    });
+    async move {
+        let (place, begun) = begun?;
+        let written = match begun {
+            Begun::Handed(write) => write.await?,
+            Begun::Waits(waiting, op) => {
+                waiting.await?;
+                store(&deps, op).await?
+            }
+        };
+        let seen = written.context.vector();
+        let token = deps.consistency.observe(token.as_deref(), place, seen)?;
+        let acked = match concern {
+            0 => 0,
+            // A write with nothing to do made no event: then those it found are what members must have.
+            members => {
+                let dots = written.dot.map_or_else(|| dots_of(seen), |dot| vec![dot]);
+                deps.consistency.acked(place, dots, members, deadline).await
+            }
+        };
+        Ok(WrittenWith { context: written.context.encode(), token, acked })
+    }
+}
+
+enum Begun {
+    Handed(BoxFuture<'static, Reply<Written>>),
+    Waits(BoxFuture<'static, Reply<()>>, WriteOp),
+}
+
+fn store(deps: &Deps, op: WriteOp) -> impl Future<Output = Reply<Written>> + Send + use<> {
+    let write = deps.store.write(op, Instant::now() + REQUEST_TIME_MAX);
+    async move { write.await.map_err(write_failure) }
+}
+
+/// The wait for a token; none when there is nothing to wait for.
+fn wait_for(
+    deps: &Deps,
+    token: Option<&[u8]>,
+    wait_ms: u64,
+) -> Reply<Option<BoxFuture<'static, Reply<()>>>> {
+    let Some(token) = token else { return Ok(None) };
+    if token.len() > TOKEN_BYTES_MAX {
+        let len = token.len();
+        return Err(invalid(format!(
+            "session token of {len} bytes is over the limit of {TOKEN_BYTES_MAX}"
+        )));
+    }
+    if deps.consistency.is_caught_up(token)? {
+        return Ok(None);
+    }
+    Ok(Some(deps.consistency.caught_up(token.to_vec(), deadline(wait_ms))))
+}
+
+fn deadline(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX))
+}
+
+fn place_of(store: &StoreHandle, table: &TableName, key: &Key) -> Place {
+    let store = store.store();
+    let space = match store.table(table).kind {
+        TableKind::Durable => Space::Durable,
+        TableKind::Memory => Space::Memory,
+    };
+    Place { partition: partition_of(table, key, store.partitions()), space }
+}
+
+fn dots_of(vector: &VersionVector) -> Vec<Dot> {
+    vector.iter().map(|(actor, counter)| Dot { actor, counter }).collect()
+}
+
+/// Sessions of a node that has no cluster parts: it is the only one that could serve them.
+///
+/// # Shape
+/// A token is a version byte and the node's id. What a session has seen here is here, so that is all there is to say.
+#[derive(Debug, Clone)]
+pub struct Alone {
+    token: Vec<u8>,
+}
+
+impl Alone {
+    /// Version byte of a token: none that a cluster uses.
+    const VERSION: u8 = 0;
+
+    /// For the node with this store.
+    #[must_use]
+    pub fn new(store: &StoreHandle) -> Self {
+        let mut token = vec![Self::VERSION];
+        token.extend_from_slice(&store.store().node_id().0);
+        Self { token }
+    }
+}
+
+impl Consistency for Alone {
+    fn is_caught_up(&self, token: &[u8]) -> Reply<bool> {
+        if token == self.token {
+            return Ok(true);
+        }
+        Err(WireError::new(
+            ErrorCode::Invalid,
+            "the session token is not of this node, which is in no cluster: begin a new session",
+        ))
+    }
+
+    fn caught_up(&self, token: Vec<u8>, _deadline: Instant) -> BoxFuture<'static, Reply<()>> {
+        Box::pin(std::future::ready(self.is_caught_up(&token).map(|_always| ())))
+    }
+
+    fn observe(
+        &self,
+        token: Option<&[u8]>,
+        _place: Place,
+        _seen: &VersionVector,
+    ) -> Reply<Vec<u8>> {
+        if let Some(token) = token {
+            self.is_caught_up(token)?;
+        }
+        Ok(self.token.clone())
+    }
+
+    fn acked(
+        &self,
+        _place: Place,
+        _dots: Vec<Dot>,
+        _members: u8,
+        _deadline: Instant,
+    ) -> BoxFuture<'static, u8> {
+        // Nobody will ever have it: there is nothing to wait for.
+        Box::pin(std::future::ready(0))
+    }
+}
