@@ -152,6 +152,10 @@ impl MemoryState {
         self.objects.range(from..)
     }
 
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&TableName, &Key, &Object)> {
+        self.objects.iter().map(|((table, key), object)| (table, key, &**object))
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.objects.len() as u64
     }

@@ -4,10 +4,13 @@
 //! values (a zero entry would make "descends" and "equal" disagree).
 //! Refuses: gaps. A vector says "all up to n"; dots with holes belong to the partition clock.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Actor, Dot};
 
 /// For each known actor the counter up to which its writes are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<(Actor, u64)>", into = "Vec<(Actor, u64)>")]
 pub struct VersionVector {
     entries: Vec<(Actor, u64)>,
 }
@@ -99,6 +102,18 @@ impl VersionVector {
         // Greatest counter first within an actor, so that `dedup` keeps it.
         self.entries.sort_unstable_by(|x, y| x.0.cmp(&y.0).then(y.1.cmp(&x.1)));
         self.entries.dedup_by(|later, kept| later.0 == kept.0);
+    }
+}
+
+impl From<Vec<(Actor, u64)>> for VersionVector {
+    fn from(entries: Vec<(Actor, u64)>) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl From<VersionVector> for Vec<(Actor, u64)> {
+    fn from(vector: VersionVector) -> Self {
+        vector.entries
     }
 }
 

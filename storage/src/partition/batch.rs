@@ -157,7 +157,7 @@ fn note(
 ) -> Written {
     let context = Context::new(target.table, target.key, object.join());
     let Some(applied) = applied else {
-        return Written { context, dot: None, seq: None, space };
+        return Written { context, dot: None, seq: None, space, fresh: false };
     };
     gathered.last_seq += 1;
     gathered.log.push(LogEntry {
@@ -178,5 +178,6 @@ fn note(
         dot: applied.own.then_some(applied.dot),
         seq: Some(gathered.last_seq),
         space,
+        fresh: true,
     }
 }

@@ -34,8 +34,10 @@ pub(crate) mod expiry;
 pub(crate) mod head;
 pub(crate) mod ops;
 pub(crate) mod read;
+pub(crate) mod replicated;
 pub(crate) mod scan;
 pub(crate) mod space;
+pub(crate) mod sweep;
 pub(crate) mod tree;
 pub(crate) mod writer;
 

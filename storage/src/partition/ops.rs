@@ -12,6 +12,7 @@ use crate::ids::{Actor, Dot};
 use crate::key::{Key, KeyHash, RowKey, TableName, row_key};
 use crate::object::{Object, Value};
 use crate::partition::Space;
+use crate::replica::Evidence;
 use crate::resolve::Resolvers;
 use crate::table::{TableSpec, Tables, is_system};
 use crate::vector::VersionVector;
@@ -67,6 +68,10 @@ pub enum WriteOp {
         key: Key,
         /// The peer's object.
         object: Object,
+        /// Events of this key that the object reflects: they have been processed afterwards.
+        dots: Vec<Dot>,
+        /// What is taken for dead.
+        evidence: Evidence,
     },
     /// Writes the resolution of the siblings that a reader saw, under the context it read and under
     /// a new dot; values that came since stay. Changes nothing when there is nothing to resolve.
@@ -146,6 +151,8 @@ pub struct Written {
     pub seq: Option<u64>,
     /// Which change log: that of the durable or that of the memory tables.
     pub space: Space,
+    /// Whether it brought events this replica had not processed, or changed the values.
+    pub fresh: bool,
 }
 
 /// A key with everything derived from it once.

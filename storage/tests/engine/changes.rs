@@ -153,7 +153,13 @@ fn equal_objects_make_equal_trees_whatever_the_order() {
     for n in (0..50).rev() {
         let k = key(format!("k{n}"));
         let object = from.object(&t, &k).unwrap().unwrap();
-        let op = weald_storage::WriteOp::Merge { table: t.clone(), key: k, object };
+        let op = weald_storage::WriteOp::Merge {
+            table: t.clone(),
+            key: k,
+            object,
+            dots: Vec::new(),
+            evidence: Default::default(),
+        };
         stores[1].write(op).unwrap();
     }
     let roots =

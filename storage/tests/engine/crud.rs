@@ -37,7 +37,13 @@ fn peer_object(counter: u64, payload: &[u8], stamp_ms: u64) -> Object {
 }
 
 fn merge(t: &TableName, k: &Key, object: &Object) -> WriteOp {
-    WriteOp::Merge { table: t.clone(), key: k.clone(), object: object.clone() }
+    WriteOp::Merge {
+        table: t.clone(),
+        key: k.clone(),
+        object: object.clone(),
+        dots: Vec::new(),
+        evidence: Default::default(),
+    }
 }
 
 #[test]

@@ -80,7 +80,13 @@ fn damaged_record_is_never_read_and_a_peer_heals_it() {
     let bucket = Bucket::of(&t, &bad);
     let report = store.partition(0).scrub(Space::Durable, bucket..=bucket).unwrap();
     assert_eq!((report.corrupt, report.mismatches), (1, vec![bucket]));
-    let merge = WriteOp::Merge { table: t.clone(), key: bad.clone(), object: good };
+    let merge = WriteOp::Merge {
+        table: t.clone(),
+        key: bad.clone(),
+        object: good,
+        dots: Vec::new(),
+        evidence: Default::default(),
+    };
     // The object is of a past life of this node, as a peer would send it back.
     store.write(merge).unwrap();
     assert_eq!(store.value(&t, &bad).unwrap(), b"value");
