@@ -1,1 +1,20 @@
-//! Broadcast trees of a Weald cluster.
+//! Broadcast: every event of a node reaches all others along trees, within milliseconds.
+//!
+//! What it is: Plumtree ([`core`]) over the store. After a commit a node pushes its new events to the peers of its tree; a
+//! node that merged something new pushes it on. Along all other links events are only announced, and a node that hears of
+//! one and does not get it asks for it.
+//!
+//! Guarantees: nothing by itself. What is lost, or does not fit a bound, is left to the exchange, which is told of it.
+//!
+//! Refuses: to keep messages (the store has them) and to wait for a slow peer.
+
+pub mod config;
+pub mod core;
+pub mod dots;
+mod graft;
+mod lazy;
+pub mod messages;
+mod tree;
+
+pub use config::Config;
+pub use core::{Counters, Input, Output, Plumtree};
