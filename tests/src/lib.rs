@@ -5,6 +5,7 @@
 //! - [`dataset`]: Debian package records as JSON lines, a data set that nobody here wrote.
 //! - [`powerloss`]: a recorder of what a process writes to disk, and the data directories a power cut may leave.
 //! - [`seed`]: randomness that can be repeated.
+//! - [`sim`]: a cluster in one thread, from the cores of its nodes.
 //!
 //! Nothing here ends a process that it did not start itself.
 #![allow(
@@ -16,3 +17,4 @@ pub mod dataset;
 pub mod harness;
 pub mod powerloss;
 pub mod seed;
+pub mod sim;

@@ -1,0 +1,15 @@
+//! A cluster in one thread: the pure cores of many nodes, under a network, disks and clocks that misbehave on purpose.
+//!
+//! - [`plan`]: what goes wrong, drawn from a seed; [`net`]: what becomes of frames; [`queue`]: virtual time.
+//! - [`history`]: what clients did and saw; [`invariants`]: what must hold.
+//! - [`trace`]: a hash of everything that happened.
+//!
+//! Guarantees: a run is a function of its seed, bit for bit. There is one source of randomness, no clock but the virtual one,
+//! and no map in random order.
+
+pub mod history;
+pub mod invariants;
+pub mod net;
+pub mod plan;
+pub mod queue;
+pub mod trace;
