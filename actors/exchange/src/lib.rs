@@ -1,1 +1,16 @@
-//! Anti-entropy of a Weald cluster.
+//! Anti-entropy of a Weald cluster: exchanges between nodes, causal stability, session consistency.
+//!
+//! What it is: a pure core ([`core`]) and the actors around it. Nodes compare all their shards (a space of a partition each)
+//! in one message; of those that differ they send each other what the other's clock lacks, and walk their trees only if the
+//! clocks cannot help. From the clocks that members acknowledge follows what is stable and may be swept; a request with a
+//! [`SessionToken`] waits until this node's clocks cover it.
+//!
+//! What it guarantees: an exchange holds no locks, is bounded in memory and time, and may be cut at any point; the next one
+//! goes on from the clocks. Nothing is swept that a member may still lack.
+//!
+//! What it refuses: sockets and the store's writers; it is given a network and a sink.
+
+pub mod core;
+pub mod token;
+
+pub use token::{SessionToken, TokenError};
