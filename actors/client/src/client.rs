@@ -351,6 +351,14 @@ fn may_repeat(kind: u16) -> bool {
         request::Status::KIND,
         request::SetLogLevel::KIND,
         request::Clients::KIND,
+        request::GetWith::KIND,
+        request::CatchUp::KIND,
+        request::Members::KIND,
+        request::ClusterStatus::KIND,
+        request::ClusterEvents::KIND,
+        request::AaeStatus::KIND,
+        request::AaeRun::KIND,
+        request::AaeDiff::KIND,
     ]
     .contains(&kind)
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a call.
 
+use crate::store::Context;
 use std::time::Duration;
 use thiserror::Error;
 use weald_proto::error::{Current, ErrorCode, WireError};
@@ -28,6 +29,19 @@ pub enum Error {
     /// Nothing was done: this replica has not caught up with what the session has seen.
     #[error("not caught up: {0}")]
     NotCaughtUp(String),
+    /// The write is done and stays: it is durable on the node that took it, but fewer other members than asked for had it by
+    /// the deadline. The rest get it later as any write.
+    #[error(
+        "the write is durable on the node, but {acked} of {wanted} other members have it so far"
+    )]
+    ConcernNotMet {
+        /// Other members that are known to have it.
+        acked: u8,
+        /// How many were asked for.
+        wanted: u8,
+        /// The context after the write.
+        context: Context,
+    },
     /// Nothing was done: something else is stored than was expected. Carries what is stored.
     #[error("conflict: {message}; decide on the current values and write again with their context")]
     Conflict {
@@ -86,7 +100,10 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         Some(match self {
-            Self::Unreachable { .. } | Self::Refused(_) => return None,
+            // A write whose concern is not met is none of the node's errors: it was done.
+            Self::Unreachable { .. } | Self::Refused(_) | Self::ConcernNotMet { .. } => {
+                return None;
+            }
             Self::TimedOut(_) => ErrorCode::TimedOut,
             Self::NotCaughtUp(_) => ErrorCode::NotCaughtUp,
             Self::Conflict { .. } => ErrorCode::Conflict,

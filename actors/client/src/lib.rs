@@ -30,7 +30,8 @@
 //! ```
 //!
 //! What it is: a [`Client`] that connects to a node through `ractor_cluster` (or its control socket), reads, writes and
-//! watches the store, finds, registers and calls named actors, and reads the supervision tree and log.
+//! watches the store, finds, registers and calls named actors, reads the supervision tree and log, and looks after the cluster.
+//! A [`Session`] carries what a program has seen from node to node.
 //!
 //! What it guarantees: it reconnects by itself; every call has a deadline; errors are typed and say what is known about a
 //! write ([`Error`]); a write that was sent is never sent twice; what is in flight is bounded.
@@ -39,6 +40,7 @@
 //! cache, to hide that an outcome is unknown.
 
 mod client;
+mod cluster;
 mod credential;
 mod dial;
 mod error;
@@ -46,21 +48,28 @@ mod inbox;
 mod names;
 mod operate;
 mod scan;
+mod session;
 mod store;
 mod tls;
 mod watch;
 mod wire;
 
 pub use client::{Builder, Client, DEADLINE};
+pub use cluster::{MembershipEvent, MembershipEvents};
 pub use credential::{Credential, CredentialError};
 pub use error::Error;
 pub use names::{NamedActor, Registration};
 pub use operate::{Follow, LogFilter};
 pub use scan::{Item, Scan};
+pub use session::{Concern, Session, Token};
 pub use store::{Context, Delete, Got, Put, PutIf, table};
 pub use watch::{Change, Position, Watch, WatchBuilder, WatchEvent};
 
 pub use ractor;
+pub use weald_proto::cluster::{
+    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterEvent, ClusterStatus, Member, Members,
+    PartitionDiff, PeerStatus,
+};
 pub use weald_proto::error::{Current, ErrorCode};
 pub use weald_proto::hello::Refused;
 pub use weald_proto::request::{ClientInfo, ClientRole, Named, Op, Table, TableKind};

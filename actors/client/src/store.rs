@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::session::{Concern, Session, Writing};
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -68,9 +69,8 @@ impl From<Written> for Context {
 #[derive(Debug)]
 #[must_use = "nothing is written until it is awaited"]
 pub struct Put {
-    client: Client,
     put: request::Put,
-    deadline: Duration,
+    writing: Writing,
 }
 
 impl Put {
@@ -88,7 +88,23 @@ impl Put {
 
     /// Time for the call.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.writing.deadline = deadline;
+        self
+    }
+
+    /// How many must have it before it is acknowledged.
+    pub fn concern(mut self, concern: Concern) -> Self {
+        self.writing.concern = concern;
+        self
+    }
+
+    /// Acknowledged when so many other members have it, too; short for [`Concern::Members`].
+    pub fn acked_by(self, members: u8) -> Self {
+        self.concern(Concern::Members(members))
+    }
+
+    pub(crate) fn in_session(mut self, session: &Session) -> Self {
+        self.writing.session = Some(session.clone());
         self
     }
 }
@@ -98,7 +114,7 @@ impl IntoFuture for Put {
     type IntoFuture = CallFuture<Context>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(self.client.request(self.put, self.deadline).await?.into()) })
+        Box::pin(self.writing.run(Op::Put(self.put)))
     }
 }
 
@@ -106,9 +122,8 @@ impl IntoFuture for Put {
 #[derive(Debug)]
 #[must_use = "nothing is written until it is awaited"]
 pub struct PutIf {
-    client: Client,
     put: request::PutIf,
-    deadline: Duration,
+    writing: Writing,
 }
 
 impl PutIf {
@@ -120,7 +135,23 @@ impl PutIf {
 
     /// Time for the call.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.writing.deadline = deadline;
+        self
+    }
+
+    /// How many must have it before it is acknowledged.
+    pub fn concern(mut self, concern: Concern) -> Self {
+        self.writing.concern = concern;
+        self
+    }
+
+    /// Acknowledged when so many other members have it, too; short for [`Concern::Members`].
+    pub fn acked_by(self, members: u8) -> Self {
+        self.concern(Concern::Members(members))
+    }
+
+    pub(crate) fn in_session(mut self, session: &Session) -> Self {
+        self.writing.session = Some(session.clone());
         self
     }
 }
@@ -130,7 +161,7 @@ impl IntoFuture for PutIf {
     type IntoFuture = CallFuture<Context>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(self.client.request(self.put, self.deadline).await?.into()) })
+        Box::pin(self.writing.run(Op::PutIf(self.put)))
     }
 }
 
@@ -138,9 +169,8 @@ impl IntoFuture for PutIf {
 #[derive(Debug)]
 #[must_use = "nothing is deleted until it is awaited"]
 pub struct Delete {
-    client: Client,
     delete: request::Delete,
-    deadline: Duration,
+    writing: Writing,
 }
 
 impl Delete {
@@ -152,7 +182,23 @@ impl Delete {
 
     /// Time for the call.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.writing.deadline = deadline;
+        self
+    }
+
+    /// How many must have it before it is acknowledged.
+    pub fn concern(mut self, concern: Concern) -> Self {
+        self.writing.concern = concern;
+        self
+    }
+
+    /// Acknowledged when so many other members have it, too; short for [`Concern::Members`].
+    pub fn acked_by(self, members: u8) -> Self {
+        self.concern(Concern::Members(members))
+    }
+
+    pub(crate) fn in_session(mut self, session: &Session) -> Self {
+        self.writing.session = Some(session.clone());
         self
     }
 }
@@ -162,7 +208,7 @@ impl IntoFuture for Delete {
     type IntoFuture = CallFuture<Context>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(self.client.request(self.delete, self.deadline).await?.into()) })
+        Box::pin(self.writing.run(Op::Delete(self.delete)))
     }
 }
 
@@ -180,7 +226,7 @@ impl Client {
     pub fn put(&self, table: &str, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Put {
         let (table, key, value) = (table.to_owned(), key.into(), value.into());
         let put = request::Put { table, key, value, context: None, ttl_ms: None };
-        Put { client: self.clone(), put, deadline: self.deadline() }
+        Put { put, writing: Writing::new(self) }
     }
 
     /// Writes a key if exactly what this context has seen is stored; without one, if the key is absent. Otherwise
@@ -195,13 +241,13 @@ impl Client {
         let (table, key, value) = (table.to_owned(), key.into(), value.into());
         let expected = expected.map(|context| context.0.clone());
         let put = request::PutIf { table, key, value, expected, ttl_ms: None };
-        PutIf { client: self.clone(), put, deadline: self.deadline() }
+        PutIf { put, writing: Writing::new(self) }
     }
 
     /// Deletes a key.
     pub fn delete(&self, table: &str, key: impl Into<Vec<u8>>) -> Delete {
         let delete = request::Delete { table: table.to_owned(), key: key.into(), context: None };
-        Delete { client: self.clone(), delete, deadline: self.deadline() }
+        Delete { delete, writing: Writing::new(self) }
     }
 
     /// Makes several writes, each on its own; one result for each, in order.

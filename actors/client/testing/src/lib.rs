@@ -6,6 +6,7 @@
 //!
 //! What it refuses: durability, replication, and any use outside of tests.
 
+mod data;
 mod service;
 
 pub use service::FakeService;

@@ -1,38 +1,30 @@
 //! The store and the names of the fake node.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::data::{Data, fail};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 use weald_cluster::service::{BoxFuture, Caller, PushError, Service};
 use weald_proto::error::{Current, ErrorCode, WireError};
 use weald_proto::frame::Frame;
 use weald_proto::request as r;
 use weald_proto::request::{
-    Call, Change, Changes, ClientRole, Deliver, Item, LogPage, Named, Page, Reply, Request, SendTo,
-    Status, Written, decode_reply, error_frame, reply_frame, request_frame,
+    Call, Changes, ClientRole, Deliver, Item, LogPage, Named, Page, Reply, Request, SendTo, Status,
+    decode_reply, error_frame, reply_frame, request_frame,
 };
 use weald_supervision::Scope;
-
-#[derive(Default)]
-struct State {
-    version: u64,
-    data: BTreeMap<(String, Vec<u8>), (u64, Vec<u8>)>,
-    changes: Vec<Change>,
-    names: BTreeMap<String, (Arc<Caller>, Named)>,
-}
 
 /// Executes requests on a map. Some tables are special: what goes to `never` is not answered, what goes to `panic` panics,
 /// `big` holds as many bytes as the key says, and `full` takes no writes.
 pub struct FakeService {
-    state: Arc<Mutex<State>>,
-    changed: Arc<watch::Sender<u64>>,
+    data: Data,
     scope: Scope,
     /// Requests handed in so far.
     pub calls: AtomicUsize,
     /// Sessions that were reported closed.
     pub closed: AtomicUsize,
+    /// Other members that have each write as soon as it is made.
+    pub others: AtomicU8,
 }
 
 impl std::fmt::Debug for FakeService {
@@ -41,79 +33,28 @@ impl std::fmt::Debug for FakeService {
     }
 }
 
-fn fail<T>(code: ErrorCode, why: &str) -> Reply<T> {
-    Err(WireError::new(code, why))
-}
-
 impl FakeService {
     /// An empty store.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         Self {
-            state: Arc::default(),
-            changed: Arc::new(watch::Sender::new(0)),
+            data: Data::default(),
             scope,
             calls: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
+            others: AtomicU8::new(0),
         }
     }
 
     /// Names held at the moment.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.state().names.keys().cloned().collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, table: String, key: Vec<u8>, value: Option<Vec<u8>>) -> Reply<Written> {
-        let mut state = self.state();
-        state.version += 1;
-        let version = state.version;
-        let current = Current {
-            values: value.clone().into_iter().collect(),
-            context: version.to_be_bytes().to_vec(),
-        };
-        state.changes.push(Change {
-            partition: 0,
-            seq: version,
-            table: table.clone(),
-            key: key.clone(),
-            now: current.clone(),
-        });
-        match value {
-            Some(value) => state.data.insert((table, key), (version, value)),
-            None => state.data.remove(&(table, key)),
-        };
-        drop(state);
-        self.changed.send_replace(version);
-        Ok(Written { context: current.context })
-    }
-
-    fn current(&self, table: &str, key: &[u8]) -> Current {
-        match self.state().data.get(&(table.to_owned(), key.to_vec())) {
-            Some((version, value)) => {
-                Current { values: vec![value.clone()], context: version.to_be_bytes().to_vec() }
-            }
-            None => Current { values: vec![], context: vec![] },
-        }
-    }
-
-    fn put_if(&self, put: r::PutIf) -> Reply<Written> {
-        let current = self.current(&put.table, &put.key);
-        let stored = (!current.values.is_empty()).then(|| current.context.clone());
-        if stored != put.expected {
-            let message = "the stored state is not the expected one".to_owned();
-            return Err(WireError { code: ErrorCode::Conflict, message, current: Some(current) });
-        }
-        self.put(put.table, put.key, Some(put.value))
+        self.data.state().names.keys().cloned().collect()
     }
 
     fn scan(&self, scan: &r::Scan) -> Reply<Page> {
         let from = scan.token.clone().or_else(|| scan.from.clone()).unwrap_or_default();
-        let state = self.state();
+        let state = self.data.state();
         let mut items: Vec<_> = state
             .data
             .range((scan.table.clone(), from)..)
@@ -134,15 +75,15 @@ impl FakeService {
     }
 
     fn watch(&self, watch: r::Watch) -> BoxFuture<'static, Reply<Changes>> {
-        let (state, mut changed) = (Arc::clone(&self.state), self.changed.subscribe());
+        let (data, mut changed) = (self.data.clone(), self.data.subscribe());
         let position = watch.position.as_deref().map_or_else(
-            || self.state().version,
+            || self.data.state().version,
             |bytes| bytes.try_into().map_or(0, u64::from_be_bytes),
         );
         Box::pin(async move {
             let wait = changed.wait_for(|version| *version > position);
             tokio::time::timeout(Duration::from_millis(watch.wait_ms), wait).await.ok();
-            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = data.state();
             let events = state.changes.iter().filter(|change| {
                 change.seq > position
                     && watch.table.as_ref().is_none_or(|table| *table == change.table)
@@ -156,8 +97,57 @@ impl FakeService {
         })
     }
 
+    fn cluster(corr: u64, request: Request) -> BoxFuture<'static, Frame> {
+        let members = r#"{"cluster":"fake","own":"n1","members":[
+            {"name":"test-node","node":"n1","status":"joined","liveness":"up"}]}"#;
+        match request {
+            Request::Members(_) => Self::ready::<r::Members>(corr, Ok(members.to_owned())),
+            Request::Join(join) if join.addresses == ["nobody:1"] => Self::ready::<r::Join>(
+                corr,
+                fail(ErrorCode::Unavailable, "nobody answers at nobody:1"),
+            ),
+            Request::Join(_) => Self::ready::<r::Join>(corr, Ok(members.to_owned())),
+            Request::Leave(_) => Self::ready::<r::Leave>(corr, Ok(members.to_owned())),
+            Request::Forget(r) if !r.force => {
+                Self::ready::<r::Forget>(corr, fail(ErrorCode::Invalid, "it answers"))
+            }
+            Request::Forget(_) => Self::ready::<r::Forget>(corr, Ok(members.to_owned())),
+            Request::ClusterStatus(_) => {
+                let status = r#"{"cluster":"fake","name":"test-node","node":"n1","members":1}"#;
+                Self::ready::<r::ClusterStatus>(corr, Ok(status.to_owned()))
+            }
+            Request::ClusterEvents(r) => {
+                let event = r#"{"seq":1,"ts_ms":5,"event":"member_up","name":"b","node":"n2",
+                    "status":"joined","liveness":"up"}"#;
+                let (events, lagged) = match r.position {
+                    None => (vec![], false),
+                    Some(_) => (vec![event.to_owned()], true),
+                };
+                let page = r::ClusterChanges { events, position: vec![1], lagged };
+                Self::ready::<r::ClusterEvents>(corr, Ok(page))
+            }
+            Request::AaeStatus(_) => {
+                let status = r#"{"enabled":true,"peers":[{"name":"b","node":"n2"}]}"#;
+                Self::ready::<r::AaeStatus>(corr, Ok(status.to_owned()))
+            }
+            Request::AaeRun(run) => {
+                let report = format!(r#"{{"peer":"{}","elapsed_ms":3,"objects_in":7}}"#, run.peer);
+                Self::ready::<r::AaeRun>(corr, Ok(report))
+            }
+            Request::AaeDiff(diff) => {
+                let report = format!(r#"{{"peer":"{}","equal":true}}"#, diff.peer);
+                Self::ready::<r::AaeDiff>(corr, Ok(report))
+            }
+            other => {
+                let why = format!("{} is not faked", other.name());
+                let error = WireError::new(ErrorCode::Unsupported, why);
+                Box::pin(async move { error_frame(corr, &error) })
+            }
+        }
+    }
+
     fn register(&self, caller: &Arc<Caller>, name: String) -> Reply<Named> {
-        let mut state = self.state();
+        let mut state = self.data.state();
         match state.names.get(&name) {
             Some((holder, _)) if holder.session != caller.session => {
                 fail(ErrorCode::Taken, "the name belongs to another")
@@ -176,7 +166,7 @@ impl FakeService {
     }
 
     fn send_to(&self, send: SendTo) -> BoxFuture<'static, Reply<Vec<u8>>> {
-        let holder = self.state().names.get(&send.name).map(|(holder, _)| Arc::clone(holder));
+        let holder = self.data.state().names.get(&send.name).map(|(holder, _)| Arc::clone(holder));
         let Some(holder) = holder else {
             return Box::pin(async { fail(ErrorCode::NotFound, "nobody has the name") });
         };
@@ -224,24 +214,20 @@ impl Service for FakeService {
                 Self::ready::<r::Get>(corr, Ok(Current { values, context: vec![] }))
             }
             Request::Get(get) => {
-                Self::ready::<r::Get>(corr, Ok(self.current(&get.table, &get.key)))
+                Self::ready::<r::Get>(corr, Ok(self.data.current(&get.table, &get.key)))
             }
             Request::Put(_) if caller.role < ClientRole::Writer => {
                 Self::ready::<r::Put>(corr, fail(ErrorCode::Forbidden, "writing takes a writer"))
             }
             Request::Put(put) => {
-                Self::ready::<r::Put>(corr, self.put(put.table, put.key, Some(put.value)))
+                Self::ready::<r::Put>(corr, self.data.put(put.table, put.key, Some(put.value)))
             }
-            Request::PutIf(put) => Self::ready::<r::PutIf>(corr, self.put_if(put)),
+            Request::PutIf(put) => Self::ready::<r::PutIf>(corr, self.data.put_if(put)),
             Request::Delete(delete) => {
-                Self::ready::<r::Delete>(corr, self.put(delete.table, delete.key, None))
+                Self::ready::<r::Delete>(corr, self.data.put(delete.table, delete.key, None))
             }
             Request::Batch(batch) => {
-                let results = batch.ops.into_iter().map(|op| match op {
-                    r::Op::Put(put) => self.put(put.table, put.key, Some(put.value)),
-                    r::Op::PutIf(put) => self.put_if(put),
-                    r::Op::Delete(delete) => self.put(delete.table, delete.key, None),
-                });
+                let results = batch.ops.into_iter().map(|op| self.data.execute(op));
                 Self::ready::<r::Batch>(corr, Ok(results.collect()))
             }
             Request::Scan(scan) => Self::ready::<r::Scan>(corr, self.scan(&scan)),
@@ -254,14 +240,15 @@ impl Service for FakeService {
             }
             Request::Tables(_) => Self::ready::<r::Tables>(corr, Ok(vec![])),
             Request::Whereis(whereis) => {
-                let named = self.state().names.get(&whereis.name).map(|(_, named)| named.clone());
+                let named =
+                    self.data.state().names.get(&whereis.name).map(|(_, named)| named.clone());
                 Self::ready::<r::Whereis>(corr, Ok(named))
             }
             Request::Register(register) => {
                 Self::ready::<r::Register>(corr, self.register(&caller, register.name))
             }
             Request::Unregister(unregister) => {
-                let mut state = self.state();
+                let mut state = self.data.state();
                 if state
                     .names
                     .get(&unregister.name)
@@ -272,7 +259,7 @@ impl Service for FakeService {
                 Self::ready::<r::Unregister>(corr, Ok(()))
             }
             Request::Names(names) => {
-                let state = self.state();
+                let state = self.data.state();
                 let found = state.names.iter().filter(|(name, _)| name.starts_with(&names.prefix));
                 let found = found.map(|(_, (_, named))| named.clone()).collect();
                 Self::ready::<r::Names>(corr, Ok(found))
@@ -303,17 +290,25 @@ impl Service for FakeService {
             Request::Status(_) => {
                 Self::ready::<Status>(corr, Ok(r#"{"state":"ready"}"#.to_owned()))
             }
-            other => {
-                let why = format!("{} is not faked", other.name());
-                Box::pin(
-                    async move { error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)) },
-                )
+            Request::GetWith(get) => {
+                let seen = self.data.get_with(get);
+                Box::pin(async move { reply_frame::<r::GetWith>(corr, &seen.await) })
             }
+            Request::WriteWith(write) => {
+                let others = self.others.load(Ordering::Relaxed);
+                let written = self.data.write_with(write, others);
+                Box::pin(async move { reply_frame::<r::WriteWith>(corr, &written.await) })
+            }
+            Request::CatchUp(r) => {
+                let waiting = self.data.caught_up(Some(&r.token), r.wait_ms);
+                Box::pin(async move { reply_frame::<r::CatchUp>(corr, &waiting.await) })
+            }
+            other => Self::cluster(corr, other),
         }
     }
 
     fn closed(&self, session: u64) {
         self.closed.fetch_add(1, Ordering::Relaxed);
-        self.state().names.retain(|_, (holder, _)| holder.session != session);
+        self.data.state().names.retain(|_, (holder, _)| holder.session != session);
     }
 }

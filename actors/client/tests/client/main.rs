@@ -14,4 +14,5 @@ mod names;
 mod raw;
 mod reconnect;
 mod secure;
+mod sessions;
 mod socket;
