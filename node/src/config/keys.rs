@@ -35,7 +35,11 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { name: "node", doc: "The node itself.", keys: node::KEYS },
     Section { name: "log", doc: "The log on stderr.", keys: log::KEYS },
     Section { name: "storage", doc: "The store.", keys: storage::KEYS },
-    Section { name: "cluster", doc: "The port of nodes and Rust clients.", keys: cluster::KEYS },
+    Section {
+        name: "cluster",
+        doc: "The cluster, and the port of nodes and Rust clients.",
+        keys: cluster::KEYS,
+    },
     Section { name: "listeners", doc: "Ports of other services.", keys: listeners::KEYS },
     Section { name: "aae", doc: "Active anti-entropy.", keys: aae::KEYS },
     Section { name: "supervision", doc: "The supervision log on disk.", keys: supervision::KEYS },

@@ -239,7 +239,9 @@ impl Loaded {
         };
         for (key, value) in table {
             let path = format!("{section}.{}", key.get_ref());
-            self.set(&path, &plain(value.get_ref()), at(key.span().start));
+            let source = at(key.span().start);
+            let value = beside(plain(value.get_ref()), &path, &source);
+            self.set(&path, &value, source);
         }
     }
 
@@ -291,6 +293,21 @@ fn is_near_miss(name: &str, variables: &[String]) -> bool {
     variables.iter().any(|variable| variable.replace("__", "_") == *name)
 }
 
+/// Paths that are relative to the file they stand in, so that a bundle of files can be moved as a whole.
+const BESIDE_THE_FILE: [&str; 3] = ["cluster.tls_certificate", "cluster.tls_key", "cluster.tls_ca"];
+
+fn beside(value: Value, key: &str, source: &Source) -> Value {
+    match (&value, source) {
+        (Value::Text(text), Source::File(file, _))
+            if !text.is_empty() && BESIDE_THE_FILE.contains(&key) =>
+        {
+            let dir = file.parent().unwrap_or_else(|| Path::new(""));
+            Value::Text(dir.join(text).to_string_lossy().into_owned())
+        }
+        _ => value,
+    }
+}
+
 fn plain(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -299,7 +316,13 @@ fn plain(value: &DeValue<'_>) -> Value {
         DeValue::Float(_) => Value::Other("number with a fraction"),
         DeValue::Boolean(truth) => Value::Bool(*truth),
         DeValue::Datetime(_) => Value::Other("date"),
-        DeValue::Array(_) => Value::Other("list"),
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            });
+            texts.collect::<Option<_>>().map_or(Value::Other("list of other things"), Value::List)
+        }
         DeValue::Table(_) => Value::Other("section"),
     }
 }
@@ -418,6 +441,33 @@ mod tests {
              did you mean WEALD_STORAGE__PARTITIONS?"
         );
         assert_eq!(loaded.warnings.len(), 1);
+    }
+
+    #[test]
+    fn paths_of_certificates_are_relative_to_their_file() {
+        let mut loaded = of_toml("");
+        let text = "[cluster]\ntls_certificate = \"node.pem\"\ntls_key = \"/k/node.key\"\n\
+                    tls_ca = \"\"\n";
+        loaded.read_toml(Path::new("pki/a/weald.toml"), text);
+        let cluster = &loaded.config.cluster;
+        assert_eq!(cluster.tls_certificate.as_deref(), Some(Path::new("pki/a/node.pem")));
+        assert_eq!(cluster.tls_key.as_deref(), Some(Path::new("/k/node.key")));
+        assert_eq!(cluster.tls_ca, None);
+    }
+
+    #[test]
+    fn addresses_of_other_nodes_are_checked_wherever_they_come_from() {
+        let loaded = of_toml("[cluster]\nseeds = [\"a:1\", \"b\"]\nadvertise = \"a:1\"\n");
+        let found = texts(&loaded.problems);
+        assert_eq!(found[0], "weald.toml:2: cluster.seeds: \"b\" is not of the form host:port");
+        assert!(found[1].starts_with("weald.toml:3: cluster.advertise: "), "{found:?}");
+        let loaded = with_variables(&[("WEALD_CLUSTER__SEEDS", "a:1, [::1]:2")]);
+        assert_eq!(loaded.config.cluster.seeds, ["a:1", "[::1]:2"]);
+        let loaded = of_toml("[cluster]\ndiscovery = \"dns\"\n");
+        assert!(texts(&loaded.problems)[0].contains("cluster.dns_names"));
+        let open = "[cluster]\nlisten = \"0.0.0.0:1\"\nallow_plaintext = true\nseeds = [\"a:1\"]\n";
+        assert!(texts(&of_toml(open).problems)[0].contains("cluster.advertise"));
+        assert_eq!(of_toml(&format!("{open}advertise = [\"me:1\"]\n")).problems, []);
     }
 
     #[test]

@@ -73,6 +73,40 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        keys: &["cluster.tls_ca"],
+        check: |c| {
+            (c.cluster.tls_ca.is_some() && c.cluster.tls_certificate.is_none()).then(|| {
+                "cluster.tls_ca is of no use without cluster.tls_certificate and cluster.tls_key"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["cluster.discovery", "cluster.dns_names"],
+        check: |c| {
+            let dns = c.cluster.discovery == cluster::Discovery::Dns;
+            (dns && c.cluster.dns_names.is_empty()).then(|| {
+                "cluster.discovery is \"dns\", but cluster.dns_names has no name to ask for"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["cluster.listen", "cluster.advertise"],
+        check: |c| {
+            let cluster = &c.cluster;
+            let joins = !cluster.seeds.is_empty() || cluster.discovery == cluster::Discovery::Dns;
+            let hidden = cluster.listen.ip().is_unspecified() && cluster.advertise.is_empty();
+            (joins && hidden).then(|| {
+                format!(
+                    "cluster.listen {} is no address that other nodes can dial: say with \
+                     cluster.advertise where they reach this one",
+                    cluster.listen
+                )
+            })
+        },
+    },
+    Rule {
         keys: &["aae.hashtree_ttl", "aae.hashtree_timer"],
         check: |c| {
             (c.aae.hashtree_ttl < c.aae.hashtree_timer)

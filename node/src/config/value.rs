@@ -17,6 +17,8 @@ pub(crate) enum Value {
     Int(i64),
     /// True or false.
     Bool(bool),
+    /// Strings.
+    List(Vec<String>),
     /// Text of a variable or flag, which may stand for any type.
     Untyped(String),
     /// Something no key takes, by its TOML name.
@@ -51,6 +53,10 @@ impl Value {
             Self::Text(text) | Self::Untyped(text) => toml::Value::String(text.clone()).to_string(),
             Self::Int(number) => number.to_string(),
             Self::Bool(truth) => truth.to_string(),
+            Self::List(items) => {
+                let items = items.iter().map(|item| toml::Value::String(item.clone()).to_string());
+                format!("[{}]", items.collect::<Vec<_>>().join(", "))
+            }
             Self::Other(kind) => (*kind).to_owned(),
         }
     }
@@ -61,6 +67,7 @@ impl Value {
             Self::Text(text) | Self::Untyped(text) => json!(text),
             Self::Int(number) => json!(number),
             Self::Bool(truth) => json!(truth),
+            Self::List(items) => json!(items),
             Self::Other(kind) => json!(kind),
         }
     }
@@ -70,6 +77,7 @@ impl Value {
             Self::Text(text) | Self::Untyped(text) => format!("{text:?}"),
             Self::Int(number) => number.to_string(),
             Self::Bool(truth) => truth.to_string(),
+            Self::List(_) => "a list".to_owned(),
             Self::Other(kind) => format!("a {kind}"),
         }
     }
@@ -82,7 +90,7 @@ impl Value {
     pub(crate) fn text(&self) -> Result<&str, String> {
         match self {
             Self::Text(text) | Self::Untyped(text) => Ok(text),
-            Self::Int(_) | Self::Bool(_) | Self::Other(_) => {
+            Self::Int(_) | Self::Bool(_) | Self::List(_) | Self::Other(_) => {
                 Err(self.expected("a string in quotes"))
             }
         }
@@ -95,7 +103,7 @@ impl Value {
         let number = match self {
             Self::Int(number) => u64::try_from(*number).ok(),
             Self::Untyped(text) => text.trim().replace('_', "").parse().ok(),
-            Self::Text(_) | Self::Bool(_) | Self::Other(_) => None,
+            Self::Text(_) | Self::Bool(_) | Self::List(_) | Self::Other(_) => None,
         };
         number.filter(|n| range.contains(n)).ok_or_else(what)
     }
@@ -126,9 +134,32 @@ impl Value {
         let parsed = match self {
             Self::Int(number) => u64::try_from(*number).ok(),
             Self::Text(text) | Self::Untyped(text) => parse_bytes(text),
-            Self::Bool(_) | Self::Other(_) => None,
+            Self::Bool(_) | Self::List(_) | Self::Other(_) => None,
         };
         parsed.filter(|n| range.contains(n)).ok_or_else(what)
+    }
+
+    /// Strings, each of which `check` lets through; in a variable they are separated by commas.
+    pub(crate) fn list(
+        &self,
+        items_max: usize,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Vec<String>, String> {
+        let items = match self {
+            Self::List(items) => items.clone(),
+            Self::Untyped(text) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                items.map(ToOwned::to_owned).collect()
+            }
+            Self::Text(_) | Self::Int(_) | Self::Bool(_) | Self::Other(_) => {
+                return Err(self.expected("a list of strings, as [\"one\", \"two\"]"));
+            }
+        };
+        if items.len() > items_max {
+            return Err(format!("{} entries are more than {items_max}", items.len()));
+        }
+        items.iter().try_for_each(|item| check(item))?;
+        Ok(items)
     }
 
     /// One of several words.
@@ -216,6 +247,19 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_read_from_files_and_variables_and_bounded() {
+        let list = Value::List(vec!["a".to_owned(), "b\"c".to_owned()]);
+        assert_eq!(list.toml(), r#"["a", 'b"c']"#);
+        assert_eq!(list.list(2, |_| Ok(())).map(|items| items.len()), Ok(2));
+        assert_eq!(list.list(1, |_| Ok(())), Err("2 entries are more than 1".to_owned()));
+        let variable = Value::Untyped(" a, b ,,c".to_owned());
+        assert_eq!(variable.list(9, |_| Ok(())).unwrap(), ["a", "b", "c"]);
+        assert_eq!(Value::Untyped(String::new()).list(9, |_| Ok(())), Ok(vec![]));
+        let refuse = |item: &str| if item == "b" { Err("no b".to_owned()) } else { Ok(()) };
+        assert_eq!(variable.list(9, refuse), Err("no b".to_owned()));
+    }
+
+    #[test]
     fn refusals_say_what_was_expected() {
         let second = Duration::from_secs(1)..=Duration::from_secs(60);
         assert_eq!(
@@ -233,5 +277,6 @@ mod tests {
             Err("\"fast\" is not one of \"full\", \"relaxed\"".to_owned())
         );
         assert!(Value::Other("boolean").addr().is_err());
+        assert!(Value::Text("a:1".to_owned()).list(9, |_| Ok(())).is_err());
     }
 }

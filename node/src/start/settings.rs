@@ -32,7 +32,7 @@ pub(super) fn transport_config(config: &Config, name: &str, store: &Store) -> tr
         node_name: name.to_owned(),
         node_uuid: store.node_id().0,
         incarnation: store.incarnation(),
-        cluster: (!cluster.name.is_empty()).then(|| cluster.name.clone()),
+        cluster: Some(cluster.name.clone()),
         clients_max: usize::try_from(cluster.max_clients).unwrap_or(usize::MAX),
         idle_timeout: cluster.idle_timeout,
         tls: cluster

@@ -101,7 +101,8 @@ fn refuse<T: Send + 'static>(text: String) -> Answer<T> {
 }
 
 /// Whether it reads as a host and a port, without asking anybody.
-fn is_host_port(text: &str) -> bool {
+#[must_use]
+pub fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let is_bracketed = bare.len() != host.len();
