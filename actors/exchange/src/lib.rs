@@ -10,7 +10,9 @@
 //!
 //! What it refuses: sockets and the store's writers; it is given a network and a sink.
 
+pub mod config;
 pub mod core;
 pub mod token;
 
+pub use config::Config;
 pub use token::{SessionToken, TokenError};

@@ -1,11 +1,15 @@
 //! The state machines: no clocks, sockets, threads or randomness of their own.
 //!
-//! [`Session`] is one exchange, from either side.
+//! [`Session`] is one exchange from either side, [`Scheduler`] says when there is one with whom, [`Stability`] knows what
+//! members have acknowledged, [`Waiters`] keeps requests until the clocks cover them.
 
 mod exchange;
 mod link;
 mod outcome;
+mod scheduler;
 mod session;
+mod stability;
+mod waiters;
 mod walk;
 pub mod wire;
 
@@ -13,6 +17,9 @@ pub use link::{REPAIR_MS_MAX, WINDOW};
 pub use outcome::{
     Counters, DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed, MergeFailure, Outcome,
 };
+pub use scheduler::{PeerStatus, Scheduler, Settings};
 pub use session::{Input, Limits, Mode, Output, SHARDS_AT_ONCE, SHARDS_MAX, Session, Stores};
+pub use stability::Stability;
+pub use waiters::{Ended, PULL_AFTER_MS, WAITERS_MAX, Waiters};
 pub use walk::{BUCKETS_MAX, ENTRIES_MAX};
 pub use wire::Shard;

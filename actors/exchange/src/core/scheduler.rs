@@ -1,0 +1,313 @@
+//! When there is an exchange, and with whom.
+//!
+//! What it guarantees: a first exchange soon after boot and after a peer has come up; then one with a random neighbour every
+//! `aae.exchange_timer`, give or take a fifth; one soon when somebody says it is behind. At most `aae.concurrency` at a time,
+//! and one with a peer; a peer with which it failed waits longer each time.
+//! What it refuses: to count time by itself; [`Scheduler::tick`] is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use weald_storage::NodeId;
+
+use super::{Counters, Failed, Outcome};
+
+/// Longest wait before the first exchange with a peer that has come up; at least a tenth of it. // guess
+const FIRST_MS_MAX: u64 = 1_000;
+/// Least time between two exchanges with a peer because of being behind. // guess
+const BEHIND_MS_MIN: u64 = 200;
+/// Wait after a failure, doubled with each further one.
+const BACKOFF_MS: u64 = 500; // guess
+/// Longest such wait.
+const BACKOFF_MS_MAX: u64 = 60_000; // guess
+
+/// Settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether exchanges are begun at all, other than by [`Scheduler::ask`].
+    pub enabled: bool,
+    /// Mean time between two exchanges.
+    pub timer_ms: u64,
+    /// Most sessions at a time that were begun here.
+    pub outgoing_max: usize,
+    /// Most sessions at a time that others have begun.
+    pub incoming_max: usize,
+}
+
+/// How things are with a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// When a session last went through.
+    pub last_success_ms: Option<u64>,
+    /// When both were last known to be equal, but for what was written meanwhile.
+    pub converged_ms: Option<u64>,
+    /// Why the last session failed, if it did.
+    pub last_error: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Sessions that run, begun by either.
+    pub running: u32,
+    /// What all sessions have moved.
+    pub counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    status: PeerStatus,
+    up: bool,
+    outgoing: u32,
+    /// When to begin a session, if one is wanted.
+    due_ms: Option<u64>,
+    /// Not before.
+    not_before_ms: u64,
+    begun_ms: Option<u64>,
+}
+
+/// When there is an exchange, and with whom.
+#[derive(Debug)]
+pub struct Scheduler {
+    settings: Settings,
+    rng: ChaCha8Rng,
+    peers: BTreeMap<NodeId, Peer>,
+    neighbours: BTreeSet<NodeId>,
+    next_round_ms: u64,
+    outgoing: usize,
+    incoming: usize,
+}
+
+impl Scheduler {
+    /// Nobody is known yet.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64, now_ms: u64) -> Self {
+        let mut scheduler = Self {
+            settings,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            peers: BTreeMap::new(),
+            neighbours: BTreeSet::new(),
+            next_round_ms: now_ms,
+            outgoing: 0,
+            incoming: 0,
+        };
+        scheduler.next_round_ms = now_ms.saturating_add(scheduler.jittered(settings.timer_ms));
+        scheduler
+    }
+
+    /// Who is a neighbour now; peers that are no members any more are forgotten.
+    pub fn set_neighbours(&mut self, neighbours: BTreeSet<NodeId>, members: &BTreeSet<NodeId>) {
+        self.neighbours = neighbours;
+        self.peers.retain(|node, peer| {
+            members.contains(node) || self.neighbours.contains(node) || peer.status.running > 0
+        });
+    }
+
+    /// The connection to a peer is there: a first exchange soon.
+    pub fn up(&mut self, peer: NodeId, now_ms: u64) {
+        let wait = FIRST_MS_MAX / 10 + self.below(FIRST_MS_MAX * 9 / 10);
+        let enabled = self.settings.enabled;
+        let entry = self.peers.entry(peer).or_default();
+        entry.up = true;
+        entry.not_before_ms = 0;
+        if enabled {
+            entry.due_ms = Some(now_ms.saturating_add(wait));
+        }
+    }
+
+    /// The connection to a peer is gone.
+    pub fn down(&mut self, peer: NodeId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.up = false;
+            entry.due_ms = None;
+        }
+    }
+
+    /// Whether a peer is connected.
+    #[must_use]
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|entry| entry.up)
+    }
+
+    /// Peers that are connected.
+    pub fn peers_up(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| *node)
+    }
+
+    /// Something of a peer was missed: an exchange soon, at most one in [`BEHIND_MS_MIN`] and never while one runs.
+    pub fn behind(&mut self, peer: NodeId, now_ms: u64) {
+        if self.settings.enabled {
+            self.want(peer, now_ms);
+        }
+    }
+
+    /// Somebody waits for events of this node, or of any node if it is not connected: an exchange soon.
+    pub fn pull(&mut self, from: NodeId, now_ms: u64) {
+        let to = if self.is_up(from) { Some(from) } else { self.random_up() };
+        if let Some(to) = to {
+            self.want(to, now_ms);
+        }
+    }
+
+    /// An operator wants a session with this peer now.
+    ///
+    /// # Errors
+    /// Why it cannot be begun.
+    pub fn ask(&mut self, peer: NodeId, now_ms: u64) -> Result<(), Failed> {
+        if !self.is_up(peer) {
+            return Err(Failed::Disconnected);
+        }
+        self.begin(peer, now_ms);
+        Ok(())
+    }
+
+    /// With whom to begin sessions now. Each is to be reported with [`Scheduler::finished`].
+    pub fn tick(&mut self, now_ms: u64) -> Vec<NodeId> {
+        if now_ms >= self.next_round_ms {
+            self.next_round_ms = now_ms.saturating_add(self.jittered(self.settings.timer_ms));
+            if self.settings.enabled
+                && let Some(peer) = self.random_neighbour(now_ms)
+                && let Some(entry) = self.peers.get_mut(&peer)
+            {
+                entry.due_ms.get_or_insert(now_ms);
+            }
+        }
+        let mut due: Vec<(u64, NodeId)> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.up && peer.outgoing == 0)
+            .filter_map(|(node, peer)| Some((peer.due_ms?.max(peer.not_before_ms), *node)))
+            .filter(|(at, _)| *at <= now_ms)
+            .collect();
+        due.sort_unstable();
+        let room = self.settings.outgoing_max.saturating_sub(self.outgoing);
+        let begun: Vec<NodeId> = due.into_iter().take(room).map(|(_, node)| node).collect();
+        for node in &begun {
+            self.begin(*node, now_ms);
+        }
+        begun
+    }
+
+    /// When to call [`Scheduler::tick`] next. Sessions that end may make it earlier.
+    #[must_use]
+    pub fn next_deadline(&self) -> u64 {
+        let waiting = self.peers.values().filter(|peer| peer.up && peer.outgoing == 0);
+        let due = waiting.filter_map(|peer| Some(peer.due_ms?.max(peer.not_before_ms)));
+        due.min().unwrap_or(u64::MAX).min(self.next_round_ms)
+    }
+
+    /// A session that was begun here is over.
+    pub fn finished(&mut self, peer: NodeId, outcome: &Outcome, now_ms: u64) {
+        self.outgoing = self.outgoing.saturating_sub(1);
+        let entry = self.peers.entry(peer).or_default();
+        entry.outgoing = entry.outgoing.saturating_sub(1);
+        entry.status.running = entry.status.running.saturating_sub(1);
+        let begun_ms = entry.begun_ms.unwrap_or(now_ms);
+        note(&mut entry.status, outcome, begun_ms, now_ms);
+        if outcome.result.is_ok() {
+            entry.not_before_ms = now_ms.saturating_add(BEHIND_MS_MIN);
+            return;
+        }
+        let doubled = BACKOFF_MS << entry.status.failures.saturating_sub(1).min(16);
+        let wait = self.jittered(doubled.min(BACKOFF_MS_MAX));
+        let enabled = self.settings.enabled;
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.not_before_ms = now_ms.saturating_add(wait);
+            if entry.up && enabled {
+                entry.due_ms.get_or_insert(entry.not_before_ms);
+            }
+        }
+    }
+
+    /// A peer wants a session; false when there are enough. If true, it is to be reported with [`Scheduler::answered`].
+    #[must_use]
+    pub fn admit(&mut self, peer: NodeId) -> bool {
+        if self.incoming >= self.settings.incoming_max {
+            return false;
+        }
+        self.incoming += 1;
+        self.peers.entry(peer).or_default().status.running += 1;
+        true
+    }
+
+    /// A session that a peer had begun at `begun_ms` is over. It counts for convergence as one of ours does.
+    pub fn answered(&mut self, peer: NodeId, outcome: &Outcome, begun_ms: u64, now_ms: u64) {
+        self.incoming = self.incoming.saturating_sub(1);
+        let entry = self.peers.entry(peer).or_default();
+        entry.status.running = entry.status.running.saturating_sub(1);
+        if outcome.result.is_ok() {
+            note(&mut entry.status, outcome, begun_ms, now_ms);
+        } else {
+            entry.status.counters.add(&outcome.counters);
+        }
+    }
+
+    /// How things are with each peer.
+    pub fn status(&self) -> impl Iterator<Item = (NodeId, &PeerStatus, bool)> {
+        self.peers.iter().map(|(node, peer)| (*node, &peer.status, peer.up))
+    }
+
+    fn want(&mut self, peer: NodeId, now_ms: u64) {
+        if let Some(entry) = self.peers.get_mut(&peer)
+            && entry.up
+        {
+            let due = entry.due_ms.unwrap_or(u64::MAX);
+            entry.due_ms = Some(due.min(now_ms));
+        }
+    }
+
+    fn begin(&mut self, peer: NodeId, now_ms: u64) {
+        self.outgoing += 1;
+        let entry = self.peers.entry(peer).or_default();
+        entry.outgoing += 1;
+        entry.status.running += 1;
+        entry.due_ms = None;
+        entry.begun_ms = Some(now_ms);
+    }
+
+    fn random_neighbour(&mut self, now_ms: u64) -> Option<NodeId> {
+        let ready = |node: &&NodeId| {
+            let peer = self.peers.get(*node);
+            peer.is_some_and(|peer| peer.up && peer.outgoing == 0 && peer.not_before_ms <= now_ms)
+        };
+        let ready: Vec<NodeId> = self.neighbours.iter().filter(ready).copied().collect();
+        self.pick(&ready)
+    }
+
+    fn random_up(&mut self) -> Option<NodeId> {
+        let up: Vec<NodeId> = self.peers_up().collect();
+        self.pick(&up)
+    }
+
+    fn pick(&mut self, from: &[NodeId]) -> Option<NodeId> {
+        let at = self.below(from.len() as u64);
+        from.get(usize::try_from(at).unwrap_or(0)).copied()
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.rng.next_u64() % bound }
+    }
+
+    /// Between four fifths and six fifths of it.
+    fn jittered(&mut self, mean_ms: u64) -> u64 {
+        let spread = self.below(mean_ms / 5 * 2 + 1);
+        mean_ms - mean_ms / 5 + spread
+    }
+}
+
+fn note(status: &mut PeerStatus, outcome: &Outcome, begun_ms: u64, now_ms: u64) {
+    status.counters.add(&outcome.counters);
+    match &outcome.result {
+        Ok(converged) => {
+            status.last_success_ms = Some(now_ms);
+            status.last_error = None;
+            status.failures = 0;
+            if *converged && outcome.diff.is_none() {
+                // What was compared is as old as the beginning of the session.
+                status.converged_ms = Some(status.converged_ms.unwrap_or(0).max(begun_ms));
+            }
+        }
+        Err(failed) => {
+            status.last_error = Some(failed.to_string());
+            status.failures = status.failures.saturating_add(1);
+        }
+    }
+}

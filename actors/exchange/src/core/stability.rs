@@ -1,0 +1,241 @@
+//! What members have acknowledged, and what follows: which events everybody has.
+//!
+//! What it guarantees: an event is called stable only if every member that counts has told, in its present life, that it has
+//! processed it and all before it of the same actor. A member whose clock is unknown holds everything back. What a member
+//! tells replaces what it told before, also when it is less: it may have been restored.
+//! What it refuses: to remember across restarts. It is learned again within seconds, and until then nothing is stable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weald_peers::{Cluster, Status};
+use weald_storage::{Actor, Clock, Dot, NodeId, VersionVector};
+
+use super::Shard;
+
+/// A clock that a member has told.
+#[derive(Debug, Clone)]
+struct Acknowledged {
+    /// Its actor: the life for which the clock holds.
+    actor: Actor,
+    clock: Arc<Clock>,
+}
+
+/// What members have acknowledged.
+#[derive(Debug, Clone)]
+pub struct Stability {
+    own: NodeId,
+    /// Members whose word is needed before anything is forgotten.
+    counting: BTreeSet<NodeId>,
+    acknowledged: BTreeMap<(NodeId, Shard), Acknowledged>,
+}
+
+impl Stability {
+    /// Of this node, alone so far.
+    #[must_use]
+    pub const fn new(own: NodeId) -> Self {
+        Self { own, counting: BTreeSet::new(), acknowledged: BTreeMap::new() }
+    }
+
+    /// The membership has changed. A fenced member does not count: it has to come back through a whole exchange. What those
+    /// that have left once acknowledged is forgotten.
+    pub fn set_cluster(&mut self, cluster: &Cluster) {
+        let counts = |status| matches!(status, Status::Joined | Status::Leaving);
+        let counting = cluster.members.values().filter(|m| counts(m.status) && m.node != self.own);
+        self.counting = counting.map(|member| member.node).collect();
+        self.acknowledged.retain(|(node, _), _| self.counting.contains(node));
+    }
+
+    /// Members whose word counts.
+    #[must_use]
+    pub const fn counting(&self) -> &BTreeSet<NodeId> {
+        &self.counting
+    }
+
+    /// A member has told a clock of its life `actor`. False when its word does not count.
+    pub fn acknowledge(
+        &mut self,
+        peer: NodeId,
+        shard: Shard,
+        actor: Actor,
+        clock: Arc<Clock>,
+    ) -> bool {
+        let counts = self.counting.contains(&peer) && actor.node == peer;
+        // A word of an earlier life that was under way when the new one spoke.
+        let outdated = self
+            .acknowledged
+            .get(&(peer, shard))
+            .is_some_and(|known| known.actor.incarnation > actor.incarnation);
+        if !counts || outdated {
+            return false;
+        }
+        self.acknowledged.insert((peer, shard), Acknowledged { actor, clock });
+        true
+    }
+
+    /// A peer has begun a life under `incarnation`: what earlier lives acknowledged no longer holds. Only for shards whose
+    /// actors follow the node's incarnation.
+    pub fn forget_before(&mut self, peer: NodeId, incarnation: u32) {
+        self.acknowledged
+            .retain(|(node, _), known| *node != peer || known.actor.incarnation >= incarnation);
+    }
+
+    /// Forgets what a peer has acknowledged; it will tell again.
+    pub fn forget(&mut self, peer: NodeId) {
+        self.acknowledged.retain(|(node, _), _| *node != peer);
+    }
+
+    /// The clock that a member has told last.
+    #[must_use]
+    pub fn clock_of(&self, peer: NodeId, shard: Shard) -> Option<&Arc<Clock>> {
+        self.acknowledged.get(&(peer, shard)).map(|known| &known.clock)
+    }
+
+    /// Per actor the event up to which everybody has all, `own` being this node's bases. `None` while a member has told
+    /// nothing: nothing may be forgotten then.
+    #[must_use]
+    pub fn stable(&self, shard: Shard, own: &VersionVector) -> Option<VersionVector> {
+        let clocks: Option<Vec<&Arc<Clock>>> =
+            self.counting.iter().map(|peer| self.clock_of(*peer, shard)).collect();
+        let clocks = clocks?;
+        let least = |(actor, n): (Actor, u64)| {
+            (actor, clocks.iter().map(|clock| clock.base(&actor)).fold(n, u64::min))
+        };
+        Some(own.iter().map(least).collect())
+    }
+
+    /// How many peers have acknowledged all these events.
+    #[must_use]
+    pub fn acked(&self, shard: Shard, dots: &[Dot]) -> usize {
+        let has_all = |peer: &&NodeId| {
+            let clock = self.clock_of(**peer, shard);
+            clock.is_some_and(|clock| dots.iter().all(|dot| clock.contains(dot)))
+        };
+        self.counting.iter().filter(has_all).count()
+    }
+
+    /// Members whose clock of a shard is unknown.
+    #[must_use]
+    pub fn unknown(&self, shard: Shard) -> Vec<NodeId> {
+        let unknown = self.counting.iter().filter(|peer| self.clock_of(**peer, shard).is_none());
+        unknown.copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weald_peers::{Liveness, Member};
+    use weald_storage::Space;
+
+    const SHARD: Shard = Shard::new(0, Space::Durable);
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn actor(n: u8, incarnation: u32) -> Actor {
+        Actor { node: node(n), incarnation }
+    }
+
+    fn cluster(members: &[(u8, Status)]) -> Cluster {
+        let member = |(n, status): &(u8, Status)| Member {
+            node: node(*n),
+            name: format!("n{n}"),
+            incarnation: 1,
+            version: 1,
+            addresses: Vec::new(),
+            status: *status,
+            liveness: Liveness::Up,
+            seen_ms: 0,
+        };
+        let members = members.iter().map(member).map(|m| (m.node, m)).collect();
+        Cluster { own: node(1), members, neighbours: BTreeSet::new(), is_full_mesh: true }
+    }
+
+    /// A clock with all events of actors up to a counter, and single ones.
+    fn clock(bases: &[(u8, u64)], dots: &[(u8, u64)]) -> Arc<Clock> {
+        let mut clock = Clock::default();
+        for (n, base) in bases {
+            (1..=*base).for_each(|counter| {
+                clock.insert(Dot { actor: actor(*n, 1), counter });
+            });
+        }
+        for (n, counter) in dots {
+            clock.insert(Dot { actor: actor(*n, 1), counter: *counter });
+        }
+        Arc::new(clock)
+    }
+
+    fn vector(entries: &[(u8, u64)]) -> VersionVector {
+        entries.iter().map(|(n, counter)| (actor(*n, 1), *counter)).collect()
+    }
+
+    #[test]
+    fn stable_is_what_all_that_count_have() {
+        use Status::{Evicted, Fenced, Joined, Leaving, Left};
+        let own = vector(&[(1, 9), (2, 5)]);
+        // Members besides this node, what they told, what is stable.
+        type Case = (Vec<(u8, Status)>, Vec<(u8, Arc<Clock>)>, Option<VersionVector>);
+        let cases: Vec<Case> = vec![
+            (vec![], vec![], Some(own.clone())),
+            (vec![(2, Joined)], vec![], None),
+            (
+                vec![(2, Joined)],
+                vec![(2, clock(&[(1, 4), (2, 7)], &[]))],
+                Some(vector(&[(1, 4), (2, 5)])),
+            ),
+            (vec![(2, Joined)], vec![(2, clock(&[(1, 4)], &[(1, 6)]))], Some(vector(&[(1, 4)]))),
+            (vec![(2, Joined), (3, Leaving)], vec![(2, clock(&[(1, 4)], &[]))], None),
+            (
+                vec![(2, Joined), (3, Leaving)],
+                vec![(2, clock(&[(1, 4)], &[])), (3, clock(&[(1, 2)], &[]))],
+                Some(vector(&[(1, 2)])),
+            ),
+            (vec![(2, Fenced), (3, Left), (4, Evicted)], vec![], Some(own.clone())),
+            (vec![(2, Fenced)], vec![(2, clock(&[(1, 1)], &[]))], Some(own.clone())),
+        ];
+        for (number, (members, told, expected)) in cases.into_iter().enumerate() {
+            let mut stability = Stability::new(node(1));
+            let mut all = members.clone();
+            all.push((1, Joined));
+            stability.set_cluster(&cluster(&all));
+            for (n, clock) in told {
+                stability.acknowledge(node(n), SHARD, actor(n, 1), clock);
+            }
+            assert_eq!(stability.stable(SHARD, &own), expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn new_life_forgets_what_the_old_one_acknowledged() {
+        let mut stability = Stability::new(node(1));
+        stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
+        let own = vector(&[(1, 9)]);
+        assert!(stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
+        assert_eq!(stability.stable(SHARD, &own), Some(own.clone()));
+        assert!(stability.acknowledge(node(2), SHARD, actor(2, 2), clock(&[(1, 3)], &[])));
+        assert_eq!(stability.stable(SHARD, &own), Some(vector(&[(1, 3)])));
+        assert!(!stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
+        stability.forget_before(node(2), 3);
+        assert_eq!(stability.stable(SHARD, &own), None);
+        assert_eq!(stability.unknown(SHARD), [node(2)]);
+    }
+
+    #[test]
+    fn less_than_before_counts_and_strangers_do_not() {
+        let mut stability = Stability::new(node(1));
+        stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
+        let own = vector(&[(1, 9)]);
+        for base in [7, 4] {
+            stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, base)], &[]));
+            assert_eq!(stability.stable(SHARD, &own), Some(vector(&[(1, base)])));
+        }
+        assert!(!stability.acknowledge(node(5), SHARD, actor(5, 1), clock(&[(1, 9)], &[])));
+        assert!(!stability.acknowledge(node(2), SHARD, actor(3, 1), clock(&[(1, 9)], &[])));
+        let dots = [Dot { actor: actor(1, 1), counter: 4 }, Dot { actor: actor(1, 1), counter: 6 }];
+        assert_eq!(stability.acked(SHARD, &dots), 0);
+        stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 4)], &[(1, 6)]));
+        assert_eq!(stability.acked(SHARD, &dots), 1);
+    }
+}
