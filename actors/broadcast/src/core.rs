@@ -100,6 +100,11 @@ pub enum Input {
         /// The peer.
         peer: NodeId,
     },
+    /// Something for a peer was not sent for another reason.
+    Unsent {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Time has passed.
     Tick,
 }
@@ -281,6 +286,7 @@ impl Plumtree {
                 self.demoted.insert(peer, now_ms.saturating_add(self.config.demote_ms));
                 self.overflow(peer, out);
             }
+            Input::Unsent { peer } => self.overflow(peer, out),
             Input::Tick => self.on_tick(now_ms, out),
         }
     }
