@@ -280,7 +280,7 @@ fn row(name: &str, rounds: Vec<Round>) -> Option<f64> {
     Some(round.puts_per_s)
 }
 
-async fn compare(dir: &Path, site: &Site, _node: &Node<'_>) -> Result<()> {
+async fn compare(dir: &Path, site: &Site, _node: &Node) -> Result<()> {
     let time = Duration::from_secs(number("WEALD_BENCH_SECONDS", 5)?);
     let rounds = number("WEALD_BENCH_ROUNDS", 3)?;
     println!(

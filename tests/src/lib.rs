@@ -4,6 +4,7 @@
 //!   test fails.
 //! - [`checkers`]: histories of clients, judged afterwards.
 //! - [`dataset`]: Debian package records as JSON lines, a data set that nobody here wrote.
+//! - [`netns`]: a network of its own for each node.
 //! - [`powerloss`]: a recorder of what a process writes to disk, and the data directories a power cut may leave.
 //! - [`proxy`]: a network between nodes that does what a test wants.
 //! - [`seed`]: randomness that can be repeated.
@@ -18,6 +19,7 @@
 pub mod checkers;
 pub mod dataset;
 pub mod harness;
+pub mod netns;
 pub mod powerloss;
 pub mod proxy;
 pub mod seed;

@@ -153,6 +153,25 @@ pub fn check(history: &[Entry]) -> Vec<Violation> {
     violations
 }
 
+/// Acknowledged values that the last read of their key neither returned nor covers. The last read of each key should be one
+/// of a replica that has everything.
+#[must_use]
+pub fn lost(history: &[Entry]) -> Vec<(String, String)> {
+    let keys = graph(history);
+    let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
+    last.extend(in_order(history).iter().filter(|e| e.is_read()).map(|e| (e.key.as_str(), *e)));
+    let mut lost = Vec::new();
+    for entry in history.iter().filter(|e| e.op == Op::Put && e.outcome == Outcome::Ok) {
+        let (Some(key), Some(read)) = (keys.get(&*entry.key), last.get(&*entry.key)) else {
+            continue;
+        };
+        let covered = key.read(&read.value, read.end());
+        let missing = entry.value.iter().filter(|v| !covered.contains(v.as_str()));
+        lost.extend(missing.map(|v| (entry.key.clone(), v.clone())));
+    }
+    lost
+}
+
 fn in_order(history: &[Entry]) -> Vec<&Entry> {
     let mut order: Vec<_> = history.iter().collect();
     order.sort_by_key(|entry| entry.ts);
@@ -258,6 +277,21 @@ mod tests {
             get(3, "k", &["b"]),
         ];
         assert_eq!(found(history), [(Guarantee::WritesFollowReads, "a".to_owned())]);
+    }
+
+    #[test]
+    fn acknowledged_value_that_no_last_read_covers_is_lost() {
+        let history = |read: &[&str]| {
+            numbered(vec![
+                put(1, "k", "a", &[]),
+                put(2, "k", "b", &[]),
+                put(2, "k", "c", &["b"]),
+                get(3, "k", read),
+            ])
+        };
+        assert_eq!(lost(&history(&["a", "c"])), []);
+        assert_eq!(lost(&history(&["c"])), [("k".to_owned(), "a".to_owned())]);
+        assert_eq!(lost(&history(&["a", "b"])), [("k".to_owned(), "c".to_owned())]);
     }
 
     #[test]

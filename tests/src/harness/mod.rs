@@ -5,9 +5,18 @@
 //! - [`binary`]: where the programs under test are.
 //! - [`node`]: a `weald` process, and commands against it.
 //! - [`load`]: writers whose acknowledgements are remembered.
+//! - [`cluster`]: several nodes that are one cluster, joined by [`wires`].
+//! - [`traffic`]: sessions on the nodes of a cluster, and the judgement of what they saw.
+//! - [`skew`]: a wall clock that is wrong.
+//! - [`results`]: what scenarios found, as a table.
 
 pub mod artefacts;
 pub mod binary;
+pub mod cluster;
 pub mod load;
 pub mod node;
+pub mod results;
+pub mod skew;
+pub mod traffic;
 pub mod wait;
+pub mod wires;

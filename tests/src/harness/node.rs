@@ -32,6 +32,7 @@ pub struct Site {
     dir: PathBuf,
     data: PathBuf,
     env: Vec<(OsString, OsString)>,
+    wrapper: Vec<String>,
     runs: AtomicU32,
     commands: AtomicU32,
 }
@@ -53,10 +54,35 @@ impl Site {
     #[must_use]
     pub fn with_data(dir: &Path, data: &Path, config: &str) -> Self {
         let text = format!("[cluster]\nlisten = \"127.0.0.1:0\"\n\n{config}\n");
-        std::fs::write(dir.join("weald.toml"), text)
-            .unwrap_or_else(|e| panic!("write the configuration: {e}"));
+        Self::with_config(dir, data, &text)
+    }
+
+    /// The same, with the whole configuration.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn with_config(dir: &Path, data: &Path, config: &str) -> Self {
         let (runs, commands) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { dir: dir.to_owned(), data: data.to_owned(), env: Vec::new(), runs, commands }
+        let (env, wrapper) = (Vec::new(), Vec::new());
+        let site =
+            Self { dir: dir.to_owned(), data: data.to_owned(), env, wrapper, runs, commands };
+        site.set_config(config);
+        site
+    }
+
+    /// Replaces the configuration for the nodes started from now on.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn set_config(&self, config: &str) {
+        std::fs::write(self.dir.join("weald.toml"), config)
+            .unwrap_or_else(|e| panic!("write the configuration: {e}"));
+    }
+
+    /// Nodes started from now on are started by this command; it must become the node, not its parent.
+    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
+        self.wrapper = wrapper;
     }
 
     /// Sets variables for the nodes started from now on, in place of those set before.
@@ -70,34 +96,45 @@ impl Site {
         &self.data
     }
 
-    fn weald(&self) -> Command {
-        let mut command = Command::new(binary::weald());
+    fn weald(&self, wrapper: &[String]) -> Command {
+        let mut command = match wrapper {
+            [] => Command::new(binary::weald()),
+            [program, args @ ..] => {
+                let mut command = Command::new(program);
+                command.args(args).arg(binary::weald());
+                command
+            }
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.current_dir(&self.dir).arg("--data-dir").arg(&self.data).stdin(Stdio::null());
         command
     }
 
-    fn spawn(&self) -> Node<'_> {
+    /// Starts a node and does not wait until it is ready.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(&self) -> Node {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.join(format!("node-{run}.log"));
         let notify = self.dir.join(format!("notify-{run}"));
         // Left by another site in the same directory; a socket is not taken over.
         std::fs::remove_file(&notify).ok();
         let ready = UnixDatagram::bind(&notify).unwrap_or_else(|e| panic!("{notify:?}: {e}"));
-        let mut command = self.weald();
+        let mut command = self.weald(&self.wrapper);
         command.arg("start").arg("--config").arg(self.dir.join("weald.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("RUST_BACKTRACE", "1");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = command.stdout(create(&log)).stderr(append(&log)).spawn();
         let child = child.unwrap_or_else(|e| panic!("start a node: {e}"));
-        Node { site: self, child, log, ready, ended: None }
+        Node { data: self.data.clone(), child, log, ready, ended: None }
     }
 
     /// Starts a node and waits until it is ready.
     ///
     /// # Panics
     /// When it is not ready in time, or ends.
-    pub fn start(&self) -> Node<'_> {
+    pub fn start(&self) -> Node {
         let mut node = self.spawn();
         node.wait_ready();
         node
@@ -110,7 +147,7 @@ impl Site {
     ///
     /// # Panics
     /// When it is not ready in time.
-    pub fn start_or_end(&self) -> Result<Node<'_>, (ExitStatus, String)> {
+    pub fn start_or_end(&self) -> Result<Node, (ExitStatus, String)> {
         let mut node = self.spawn();
         match node.ready_or_end() {
             None => Ok(node),
@@ -135,7 +172,7 @@ impl Site {
     pub fn command(&self, args: &[&str]) -> Running {
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
         let [out, err] = ["out", "err"].map(|kind| self.dir.join(format!("cmd-{number}.{kind}")));
-        let mut command = self.weald();
+        let mut command = self.weald(&[]);
         command.args(args).stdout(create(&out)).stderr(create(&err));
         let child = command.spawn().unwrap_or_else(|e| panic!("start weald {args:?}: {e}"));
         Running { child, what: args.join(" "), out, err }
@@ -190,16 +227,20 @@ fn signal(child: &Child, signal: Signal) {
 
 /// A running node; ended with SIGKILL when dropped.
 #[derive(Debug)]
-pub struct Node<'a> {
-    site: &'a Site,
+pub struct Node {
+    data: PathBuf,
     child: Child,
     log: PathBuf,
     ready: UnixDatagram,
     ended: Option<ExitStatus>,
 }
 
-impl Node<'_> {
-    fn wait_ready(&mut self) {
+impl Node {
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it does not in time, or ends.
+    pub fn wait_ready(&mut self) {
         if let Some(status) = self.ready_or_end() {
             panic!("the node ended before it was ready: {status}\n{}", self.log_tail());
         }
@@ -279,6 +320,22 @@ impl Node<'_> {
         self.assert_no_panic();
     }
 
+    /// Stops it where it is, with SIGSTOP; the system keeps its connections.
+    ///
+    /// # Panics
+    /// When no signal can be sent.
+    pub fn pause(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When no signal can be sent.
+    pub fn resume(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
     /// Asks it to stop with SIGTERM, and expects a clean end.
     ///
     /// # Panics
@@ -308,13 +365,13 @@ impl Node<'_> {
             .enable_all()
             .build()
             .unwrap_or_else(|e| panic!("start a runtime: {e}"));
-        let client = runtime.block_on(Client::unix(self.site.data.join("weald.sock")));
+        let client = runtime.block_on(Client::unix(self.data.join("weald.sock")));
         let client = client.unwrap_or_else(|e| panic!("connect: {e}\n{}", self.log_tail()));
         Remote { client, runtime }
     }
 }
 
-impl Drop for Node<'_> {
+impl Drop for Node {
     fn drop(&mut self) {
         if self.ended.is_none() && self.try_end().is_none() {
             if std::thread::panicking() {

@@ -159,3 +159,83 @@ fn flipped_bits_are_about_as_many_as_asked() {
     assert!((120..300).contains(&bits), "{bits} bits");
     assert_eq!(fabric.counts(A, B).corrupted, u64::from(bits));
 }
+
+fn bundles(dir: &std::path::Path) -> [Bundle; 2] {
+    let authority = weald_link::pki::make_authority("c").unwrap();
+    ["a", "b"].map(|name| {
+        let issued = weald_link::pki::issue(&authority, "c", name, &[]).unwrap();
+        let file = |kind: &str, text: &str| {
+            let path = dir.join(format!("{name}-{kind}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        Bundle {
+            server_name: format!("{name}.c.weald.internal"),
+            authority: file("ca", &authority.cert_pem),
+            certificate: file("cert", &issued.cert_pem),
+            key: file("key", &issued.key_pem),
+        }
+    })
+}
+
+#[test]
+fn messages_inside_tls_are_faulted_and_the_handshake_is_not() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use weald_proto::Frame;
+    const SENT: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = bundles(dir.path());
+    let fabric = Fabric::new(3, Arc::new(|_| Some(A)));
+    let door = fabric.open(B);
+    fabric.open_tls(A, a.clone());
+    fabric.open_tls(B, b.clone());
+    let messages = MessageFaults {
+        drop_percent: 10,
+        duplicate_percent: 20,
+        reorder_percent: 20,
+        reorder_window: 10,
+        ..MessageFaults::default()
+    };
+    fabric.set(A, B, &Faults { messages, ..Faults::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let received = runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        fabric.set_upstream(B, listener.local_addr().unwrap());
+        let listening = b.clone();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = listening.accept(stream).await.unwrap();
+            // Whom the node sees is the dialler, not the proxy.
+            let seen = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            (weald_link::pki::Identity::of(&seen).unwrap().node, bytes)
+        });
+        let stream = TcpStream::connect(door).await.unwrap();
+        let mut stream = a.connect(stream, &b).await.unwrap();
+        stream.write_all(b"WEALD\x01\x00\x03abc").await.unwrap();
+        for corr in 0..SENT {
+            let message = Frame { kind: 0x1201, corr, body: vec![1; 50] };
+            stream.write_all(&frames::encode(5, &[message])).await.unwrap();
+        }
+        stream.flush().await.unwrap();
+        // What is held back is let go a little later.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        stream.shutdown().await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap()
+    });
+    let (node, bytes) = received;
+    assert_eq!(node, "a");
+    assert!(bytes.starts_with(b"WEALD\x01\x00\x03abc"));
+    let mut splitter = frames::Splitter::default();
+    splitter.push(&bytes);
+    let arrived: usize = splitter
+        .map(|unit| match unit {
+            frames::Unit::Cast { messages, .. } => messages.len(),
+            frames::Unit::Opaque(_) => 0,
+        })
+        .sum();
+    let counts = fabric.counts(A, B);
+    assert!(counts.dropped > 5 && counts.duplicated > 10 && counts.reordered > 10, "{counts:?}");
+    assert_eq!(arrived as u64, SENT - counts.dropped + counts.duplicated);
+}

@@ -108,7 +108,7 @@ fn compare(site: &Site, rounds: &[(&Round, Vec<usize>)]) {
 }
 
 /// Kills one actor at random. The answer may be lost with whoever carried it.
-fn kill_one(site: &Site, node: &Node<'_>, rng: &mut Seeded) -> Option<String> {
+fn kill_one(site: &Site, node: &Node, rng: &mut Seeded) -> Option<String> {
     let tree = node.client().tree().ok()?;
     let paths: Vec<_> = flatten(&tree).iter().skip(1).map(|node| node.path.clone()).collect();
     let path = rng.pick(&paths).clone();
@@ -121,7 +121,7 @@ fn kill_one(site: &Site, node: &Node<'_>, rng: &mut Seeded) -> Option<String> {
     }
 }
 
-fn incarnation(node: &Node<'_>) -> u64 {
+fn incarnation(node: &Node) -> u64 {
     let status = node.client().status();
     status["incarnation"].as_u64().unwrap_or_else(|| panic!("no incarnation: {status}"))
 }
