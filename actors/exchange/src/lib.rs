@@ -14,5 +14,15 @@ pub mod config;
 pub mod core;
 pub mod token;
 
+mod actor;
+mod frames;
+mod handle;
+mod running;
+mod seams;
+mod sweeper;
+
 pub use config::Config;
+pub use core::MergeFailure;
+pub use handle::{ExchangeHandle, NotCaughtUp, PeerReport, Report, RunError, Status};
+pub use seams::{Deps, Lives, Partitions, Sink, Upkeep};
 pub use token::{SessionToken, TokenError};

@@ -55,6 +55,9 @@ pub enum Failed {
     /// The peer ended it.
     #[error("the peer ended the session: {0}")]
     Aborted(String),
+    /// The peer has as many sessions as it takes.
+    #[error("the peer is busy with other exchanges")]
+    Busy,
     /// The peer cannot be reached, or not any more.
     #[error("the peer is not connected")]
     Disconnected,

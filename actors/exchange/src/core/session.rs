@@ -75,6 +75,11 @@ pub enum Input {
     },
     /// The peer is gone.
     Disconnected,
+    /// The peer has no such session, or not any more.
+    Refused {
+        /// Whether it has as many as it takes.
+        busy: bool,
+    },
     /// Time has passed.
     Tick,
 }
@@ -234,6 +239,10 @@ impl Session {
                 self.adopted(stores, now_ms, id, ok, &mut out)
             }
             Input::Disconnected => Err(Failed::Disconnected),
+            Input::Refused { busy: true } => Err(Failed::Busy),
+            Input::Refused { busy: false } => {
+                Err(Failed::Aborted("it has no such session".to_owned()))
+            }
             Input::Tick => self.tick(now_ms),
         };
         match handled {
@@ -502,7 +511,7 @@ impl Session {
 
     /// Ends with an error, and tells the peer unless it knows.
     fn fail(&mut self, failed: Failed, out: &mut Vec<Output>) {
-        if !matches!(failed, Failed::Aborted(_) | Failed::Disconnected) {
+        if !matches!(failed, Failed::Aborted(_) | Failed::Busy | Failed::Disconnected) {
             self.say(&Message::Abort { why: failed.to_string() }, out);
         }
         self.end(Err(failed), out);
