@@ -1,8 +1,8 @@
 //! The ractor shell of the scheduler: brings frames to sessions, starts them, tells clocks, ends waits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
