@@ -240,8 +240,9 @@ fn load_raw(raw: &[Raw], settings: &Settings) {
 fn raw_tree(raw: &Raw, txn: &mut heed::RwTxn<'_>, key: &[u8; 16]) {
     let (table, key) = (table(), Key::new(key).unwrap());
     let bucket = Bucket::of_hash(&KeyHash::of(&table, &key));
-    let empty = weald_storage::Object::new();
-    let (old, new) = (EntryDigest::of(&table, &key, &empty), EntryDigest::of(&table, &key, &empty));
+    let nothing = std::iter::empty();
+    let old = EntryDigest::of_dots(&table, &key, nothing.clone());
+    let new = EntryDigest::of_dots(&table, &key, nothing);
     let mut leaves = raw.2.get(txn, &[bucket.branch()]).unwrap().unwrap_or(&[0; 384]).to_vec();
     leaves[usize::from(bucket.number() % 16) * 24] ^= (old.0 ^ new.0) as u8 ^ 1;
     raw.2.put(txn, &[bucket.branch()], &leaves).unwrap();

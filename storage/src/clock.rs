@@ -83,19 +83,16 @@ impl Seen {
 
     /// Whether `counter` was seen.
     pub fn contains(&self, counter: u64) -> bool {
-        counter <= self.base
-            || self
-                .runs
-                .binary_search_by(|run| {
-                    if run.1 < counter {
-                        std::cmp::Ordering::Less
-                    } else if run.0 > counter {
-                        std::cmp::Ordering::Greater
-                    } else {
-                        std::cmp::Ordering::Equal
-                    }
-                })
-                .is_ok()
+        self.run_end(counter).is_some()
+    }
+
+    /// The end of the run of seen counters that `counter` is in; `None` when it was not seen.
+    pub(crate) fn run_end(&self, counter: u64) -> Option<u64> {
+        if counter <= self.base {
+            return Some(self.base);
+        }
+        let at = self.runs.partition_point(|run| run.1 < counter);
+        self.runs.get(at).filter(|run| run.0 <= counter).map(|run| run.1)
     }
 
     /// Whether everything seen there was seen here.
@@ -164,7 +161,7 @@ impl Seen {
         }
         let at = self.runs.partition_point(|run| run.1 < counter);
         let joins_left = at > 0 && self.runs[at - 1].1 + 1 == counter;
-        let joins_right = self.runs.get(at).is_some_and(|run| run.0 == counter + 1);
+        let joins_right = self.runs.get(at).is_some_and(|run| run.0 == counter.wrapping_add(1));
         match (joins_left, joins_right) {
             (true, true) => {
                 self.runs[at - 1].1 = self.runs[at].1;
@@ -295,7 +292,8 @@ impl Clock {
             let ours_runs = std::iter::once((1, ours.base)).chain(ours.runs.iter().copied());
             for (from, to) in ours_runs.filter(|(from, to)| from <= to) {
                 let gaps = theirs.gaps(to).filter(|gap| gap.1 >= from);
-                missing += gaps.map(|gap| gap.1 - gap.0.max(from) + 1).sum::<u64>();
+                let lens = gaps.map(|gap| gap.1 - gap.0.max(from) + 1);
+                missing = lens.fold(missing, u64::saturating_add);
             }
         }
         missing
@@ -376,9 +374,12 @@ mod tests {
 
     #[test]
     fn runs_that_are_none_are_refused() {
-        for (base, runs) in
-            [(5, vec![(6, 7)]), (5, vec![(3, 9)]), (0, vec![(3, 2)]), (0, vec![(2, 3), (4, 5)])]
-        {
+        for (base, runs) in [
+            (5_u64, vec![(6_u64, 7_u64)]),
+            (5, vec![(3, 9)]),
+            (0, vec![(3, 2)]),
+            (0, vec![(2, 3), (4, 5)]),
+        ] {
             let bytes = postcard::to_stdvec(&(base, &runs)).unwrap();
             assert!(postcard::from_bytes::<Seen>(&bytes).is_err(), "{base} {runs:?}");
         }

@@ -2,20 +2,20 @@
 //!
 //! Guarantees: nodes with equal trees hold equal objects up to collisions; the tree of a set of
 //! objects does not depend on the order in which they came; updating it needs no sibling.
-//! Refuses: to look at stamps, expiries or payloads. A dot names one value, so equal clocks mean
-//! equal values; hashing local facts would make equal replicas look different for ever.
+//! Refuses: to look at contexts, stamps, expiries or payloads. A dot names one value, so equal dots
+//! mean equal values; hashing local facts would make equal replicas look different for ever.
 //!
 //! # Shape
 //! Root, 256 branches, 4,096 leaves (16 per branch). The leaf of a key is given by the first 12
 //! bits of its [`KeyHash`]. A node is the number of its objects and the wrapping sum of their
-//! digests. A key without a row contributes nothing.
+//! digests. A key without a row, and one with tombstones only, contributes nothing.
 
 use std::collections::BTreeMap;
 
 use crate::codec::RecordView;
-use crate::dvvset::Dvvset;
-use crate::ids::Actor;
+use crate::ids::Dot;
 use crate::key::{Key, KeyHash, TableName};
+use crate::object::Object;
 
 /// Number of leaves.
 pub const BUCKETS: u16 = 4096;
@@ -25,53 +25,43 @@ pub const BRANCHES: u16 = 256;
 pub const BUCKETS_PER_BRANCH: u16 = BUCKETS / BRANCHES;
 
 /// Digest of one object: the first 16 bytes, big-endian, of blake3 over
-/// `table ‖ 0 ‖ key length (4) ‖ key ‖ actors (4) ‖ { actor (20) ‖ n (8) ‖ live (4) ‖ { counter (8) } }`,
-/// integers big-endian.
+/// `table ‖ 0 ‖ key length (4) ‖ key ‖ live dots (4) ‖ { actor (20) ‖ counter (8) }`, integers
+/// big-endian, the dots by actor and newest first within an actor.
+///
+/// Contexts do not count: they are stripped when every member knows them, and not everywhere at the
+/// same time. Nor do objects with tombstones only: these are removed in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryDigest(pub u128);
 
 impl EntryDigest {
-    /// Digest of an object.
+    /// Digest of an object; `None` when it does not count, since no live value but tombstones is
+    /// there.
     #[must_use]
-    pub fn of<V>(table: &TableName, key: &Key, set: &Dvvset<V>) -> Self {
-        let mut hasher = Self::start(table, key.as_bytes(), set.entries().len());
-        for (actor, entry) in set.entries() {
-            Self::entry(&mut hasher, actor, entry.n(), entry.values().len());
-            for (counter, _) in entry.values() {
-                hasher.update(&counter.to_be_bytes());
-            }
-        }
-        Self::finish(&hasher)
+    pub fn of(table: &TableName, key: &Key, object: &Object) -> Option<Self> {
+        (!object.is_deleted()).then(|| Self::of_dots(table, key, object.live_dots()))
     }
 
     /// Digest of a record, without building its object.
     #[must_use]
-    pub fn of_view(table: &TableName, key: &Key, view: &RecordView<'_>) -> Self {
-        let entries = view.entries();
-        let mut hasher = Self::start(table, key.as_bytes(), entries.len());
-        for entry in entries {
-            Self::entry(&mut hasher, &entry.actor, entry.n, entry.live_len());
-            for value in entry.values() {
-                hasher.update(&value.dot.counter.to_be_bytes());
-            }
-        }
-        Self::finish(&hasher)
+    pub fn of_view(table: &TableName, key: &Key, view: &RecordView<'_>) -> Option<Self> {
+        let counts = view.values().any(|value| value.payload.is_some());
+        counts.then(|| Self::of_dots(table, key, view.values().map(|value| value.dot)))
     }
 
-    fn start(table: &TableName, key: &[u8], actors_len: usize) -> blake3::Hasher {
+    /// Digest of an object with these live dots.
+    #[must_use]
+    pub fn of_dots(table: &TableName, key: &Key, dots: impl Iterator<Item = Dot> + Clone) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(table.as_str().as_bytes());
         hasher.update(&[0]);
-        hasher.update(&len_bytes(key.len()));
-        hasher.update(key);
-        hasher.update(&len_bytes(actors_len));
-        hasher
-    }
-
-    fn entry(hasher: &mut blake3::Hasher, actor: &Actor, n: u64, live_len: usize) {
-        hasher.update(&actor.to_bytes());
-        hasher.update(&n.to_be_bytes());
-        hasher.update(&len_bytes(live_len));
+        hasher.update(&len_bytes(key.as_bytes().len()));
+        hasher.update(key.as_bytes());
+        hasher.update(&len_bytes(dots.clone().count()));
+        for dot in dots {
+            hasher.update(&dot.actor.to_bytes());
+            hasher.update(&dot.counter.to_be_bytes());
+        }
+        Self::finish(&hasher)
     }
 
     fn finish(hasher: &blake3::Hasher) -> Self {

@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::NodeId;
 use crate::partition::Space;
 
-/// Version of the layout of an environment and of the files beside it.
-pub const FORMAT: u16 = 1;
+/// Version of the layout of an environment and of the files beside it. 2: the index of events, and
+/// trees that count only what is not deleted.
+pub const FORMAT: u16 = 2;
 /// Name of the marker a clean stop leaves.
 pub(crate) const CLEAN_FILE: &str = "clean";
 /// Name of the file that tells a complete data directory.

@@ -1,6 +1,6 @@
 //! The only module that talks to LMDB's unsafe side.
 //!
-//! [`Lmdb`] is one environment with its seven named databases. It guarantees that the memory map is
+//! [`Lmdb`] is one environment with its named databases. It guarantees that the memory map is
 //! resized only when no transaction of this process is alive (the borrow checker proves it: growing
 //! takes `&mut self`, transactions borrow `self`), that the data file is never mapped writable, and
 //! that a commit is synced as the durability asks. It refuses `WRITEMAP` (a full disk would be a
@@ -33,15 +33,22 @@ pub(crate) struct Databases {
     pub(crate) changes: Rows,
     pub(crate) expiry: Rows,
     pub(crate) clock: Rows,
+    pub(crate) dots: Rows,
+    pub(crate) swept: Rows,
 }
 
 /// Names, in the order of the fields of [`Databases`].
-pub(crate) const NAMES: [&str; 7] =
-    ["meta", "objects", "tree", "buckets", "changes", "expiry", "clock"];
+pub(crate) const NAMES: [&str; DATABASES] =
+    ["meta", "objects", "tree", "buckets", "changes", "expiry", "clock", "dots", "swept"];
+/// As LMDB is told.
+const DATABASES_MAX: u32 = 9;
+/// Number of named databases.
+pub(crate) const DATABASES: usize = 9;
 
 impl Databases {
-    fn all(&self) -> [Rows; 7] {
-        [self.meta, self.objects, self.tree, self.buckets, self.changes, self.expiry, self.clock]
+    fn all(&self) -> [Rows; DATABASES] {
+        let Self { meta, objects, tree, buckets, changes, expiry, clock, dots, swept } = *self;
+        [meta, objects, tree, buckets, changes, expiry, clock, dots, swept]
     }
 }
 
@@ -92,7 +99,9 @@ impl Lmdb {
     /// Opens (or creates) the environment in directory `dir`.
     pub(crate) fn open(dir: &Path, options: Options) -> heed::Result<Self> {
         let mut open = EnvOpenOptions::new();
-        open.map_size(map_len(options.map_bytes)).max_dbs(8).max_readers(options.readers_max);
+        open.map_size(map_len(options.map_bytes))
+            .max_dbs(DATABASES_MAX)
+            .max_readers(options.readers_max);
         if options.durability == Durability::Relaxed {
             // SAFETY: NO_META_SYNC keeps the file consistent; after a power cut the last
             // transaction may be missing, which the caller answers with a new incarnation.
@@ -107,7 +116,7 @@ impl Lmdb {
         let dbs = env
             .create_databases_and_commit(txn, |opener, txn| {
                 let mut rows = |name| opener.create_database::<Bytes, Bytes>(txn, Some(name));
-                let [meta, objects, tree, buckets, changes, expiry, clock] = NAMES;
+                let [meta, objects, tree, buckets, changes, expiry, clock, dots, swept] = NAMES;
                 heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
                     rows(meta)?,
                     rows(objects)?,
@@ -116,13 +125,15 @@ impl Lmdb {
                     rows(changes)?,
                     rows(expiry)?,
                     rows(clock)?,
+                    rows(dots)?,
+                    rows(swept)?,
                 )))
             })?
             .commit();
-        let Some((meta, objects, tree, buckets, changes, expiry, clock)) = dbs else {
+        let Some((meta, objects, tree, buckets, changes, expiry, clock, dots, swept)) = dbs else {
             return Err(heed::Error::Mdb(MdbError::Problem));
         };
-        let dbs = Databases { meta, objects, tree, buckets, changes, expiry, clock };
+        let dbs = Databases { meta, objects, tree, buckets, changes, expiry, clock, dots, swept };
         Ok(Self { env, dbs })
     }
 

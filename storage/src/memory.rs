@@ -13,16 +13,21 @@ use imbl::OrdMap;
 
 use crate::clock::{Clock, Seen};
 use crate::context::Context;
-use crate::digest::{BUCKETS_PER_BRANCH, Bucket, EntryDigest, TreeNode};
+use crate::digest::{BUCKETS_PER_BRANCH, Bucket, EntryDigest, TreeNode, TreePath};
+use crate::error::{ReadError, WriteError};
 use crate::hlc::HlcClock;
-use crate::ids::Actor;
+use crate::ids::{Actor, Dot};
 use crate::key::{Key, TableName};
 use crate::object::Object;
 use crate::partition::Space;
 use crate::partition::batch::{Gathered, Loaded, Outcomes, Rows, apply};
 use crate::partition::changes::{Change, Changes};
-use crate::partition::ops::{Counters, Rules, Target, WriteOp};
-use crate::partition::tree::{BucketEntry, BucketPage, Leaves};
+use crate::partition::events::{Event, Events, Found};
+use crate::partition::ops::{Counters, Processed, Rules, Target, WriteOp, is_due};
+use crate::partition::sweep::{self, SweepPlan, SweepReport};
+use crate::partition::tree::{BucketEntry, BucketPage, Leaves, bucket_bounds, children_of, sum_of};
+use crate::replica::BucketContent;
+use crate::vector::VersionVector;
 
 /// Table and key, which sort as the rows on disk do.
 pub(crate) type MemoryKey = (TableName, Key);
@@ -36,6 +41,10 @@ pub(crate) struct MemoryState {
     leaves: OrdMap<Bucket, TreeNode>,
     root: TreeNode,
     log: imbl::Vector<Change>,
+    /// Which key each event was about, and when it was processed.
+    dots: OrdMap<Dot, (u64, MemoryKey)>,
+    swept: VersionVector,
+    /// Of every actor but the current one.
     clock: Clock,
     counter: u64,
     last_seq: u64,
@@ -51,6 +60,8 @@ impl Default for MemoryState {
             leaves: OrdMap::new(),
             root: TreeNode::default(),
             log: imbl::Vector::new(),
+            dots: OrdMap::new(),
+            swept: VersionVector::new(),
             clock: Clock::default(),
             counter: 0,
             last_seq: 0,
@@ -81,10 +92,34 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn index(&mut self, target: &Target<'_>) -> Result<(), Infallible> {
-        let key = (target.table.clone(), target.key.clone());
-        self.state.buckets.insert(target.short_hash(), key);
+    fn remove(&mut self, target: &Target<'_>) -> Result<(), Infallible> {
+        self.state.objects.remove(&(target.table.clone(), target.key.clone()));
+        self.state.buckets.remove(&target.short_hash());
         Ok(())
+    }
+
+    fn index(&mut self, target: &Target<'_>) -> Result<bool, Infallible> {
+        let key = (target.table.clone(), target.key.clone());
+        Ok(self.state.buckets.insert(target.short_hash(), key).is_some())
+    }
+
+    fn is_indexed(&self, target: &Target<'_>) -> Result<bool, Infallible> {
+        Ok(self.state.buckets.contains_key(&target.short_hash()))
+    }
+
+    fn note_event(&mut self, dot: Dot, target: &Target<'_>, now_ms: u64) -> Result<(), Infallible> {
+        let key = (target.table.clone(), target.key.clone());
+        self.state.dots.entry(dot).or_insert((now_ms, key));
+        Ok(())
+    }
+
+    fn forget_event(&mut self, dot: Dot) -> Result<(), Infallible> {
+        self.state.dots.remove(&dot);
+        Ok(())
+    }
+
+    fn next_event(&self, from: Dot) -> Result<Option<(Dot, Option<Event>)>, Infallible> {
+        Ok(self.state.event_from(from))
     }
 
     fn move_expiry(
@@ -112,7 +147,12 @@ impl MemoryState {
         ops: &[(usize, &WriteOp)],
         changes_retained: u64,
     ) -> (Self, Outcomes) {
-        let counters = Counters { counter: self.counter, hlc: self.hlc.clone(), clamped: 0 };
+        let counters = Counters {
+            counter: self.counter,
+            hlc: self.hlc.clone(),
+            clamped: 0,
+            processed: Processed::new(&self.clock),
+        };
         let mut gathered = Gathered::new(counters, self.last_seq);
         let mut rows = MemoryRows { state: self.clone() };
         let outcomes = match apply(&mut rows, rules, ops, &mut gathered) {
@@ -122,12 +162,15 @@ impl MemoryState {
         let mut state = rows.state;
         for (bucket, delta) in gathered.tree.leaves() {
             let leaf = state.leaves.get(&bucket).copied().unwrap_or_default();
-            // In memory nothing can be damaged: the sums always hold what is taken away.
+            // Sums that cannot hold what is taken away are left: an exchange finds them unsound.
             state.leaves.insert(bucket, leaf.apply(delta).unwrap_or(leaf));
             state.root = state.root.apply(delta).unwrap_or(state.root);
         }
-        for dot in gathered.merged.iter().filter(|dot| dot.actor != rules.actor) {
-            state.clock.insert(*dot);
+        for bucket in gathered.rebuild {
+            state.rebuild(bucket);
+        }
+        for (actor, seen) in gathered.counters.processed.touched {
+            state.clock.set(actor, seen);
         }
         state.counter = gathered.counters.counter;
         state.hlc = gathered.counters.hlc;
@@ -156,10 +199,6 @@ impl MemoryState {
         self.objects.iter().map(|((table, key), object)| (table, key, &**object))
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.objects.len() as u64
-    }
-
     pub(crate) fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -185,6 +224,108 @@ impl MemoryState {
         leaves
     }
 
+    /// The sums below a node of the tree.
+    pub(crate) fn children(&self, node: TreePath) -> Vec<TreeNode> {
+        let leaves = |branch| Ok::<_, Infallible>(self.leaves(branch));
+        match children_of(node, leaves) {
+            Ok(children) => children,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The objects of a bucket, all of them.
+    pub(crate) fn bucket(&self, bucket: Bucket) -> BucketContent {
+        let (first, last) = bucket_bounds(bucket);
+        let mut content = BucketContent { entries: Vec::new(), sound: true };
+        for (_, at) in self.buckets.range(first..=last) {
+            let Some(object) = self.objects.get(at) else {
+                content.sound = false;
+                continue;
+            };
+            if let Some(digest) = EntryDigest::of(&at.0, &at.1, object) {
+                content.entries.push(BucketEntry {
+                    table: at.0.clone(),
+                    key: at.1.clone(),
+                    digest,
+                });
+            }
+        }
+        let leaf = self.leaves.get(&bucket).copied().unwrap_or_default();
+        content.sound &= sum_of(&content.entries) == leaf;
+        content
+    }
+
+    /// Recomputes the sum of a bucket from its objects.
+    fn rebuild(&mut self, bucket: Bucket) {
+        let sum = sum_of(&self.bucket(bucket).entries);
+        let leaf = self.leaves.insert(bucket, sum).unwrap_or_default();
+        self.root = TreeNode {
+            count: self.root.count.wrapping_sub(leaf.count).wrapping_add(sum.count),
+            digest: self.root.digest.wrapping_sub(leaf.digest).wrapping_add(sum.digest),
+        };
+    }
+
+    /// Drops what the index by bucket knows of lost objects, and rebuilds the sum.
+    pub(crate) fn repair_tree(&mut self, bucket: Bucket) {
+        let (first, last) = bucket_bounds(bucket);
+        let lost =
+            self.buckets.range(first..=last).filter(|(_, at)| !self.objects.contains_key(*at));
+        for hash in lost.map(|(hash, _)| *hash).collect::<Vec<_>>() {
+            self.buckets.remove(&hash);
+        }
+        self.rebuild(bucket);
+    }
+
+    /// The state after a sweep.
+    pub(crate) fn sweep(&self, own: Actor, plan: &SweepPlan) -> (Self, SweepReport) {
+        let mut rows = MemoryRows { state: self.clone() };
+        let mut swept = self.swept.clone();
+        match sweep::sweep(&mut rows, plan, &self.clock(own), &mut swept) {
+            Ok(report) => (Self { swept, ..rows.state }, report),
+            Err(never) => match never {},
+        }
+    }
+
+    /// The state after a peer's clock was adopted.
+    pub(crate) fn adopt(
+        &self,
+        own: Actor,
+        clock: &Clock,
+        swept: &VersionVector,
+    ) -> Result<Self, WriteError> {
+        let mut state = self.clone();
+        sweep::adopt(&mut state.clock, &mut state.swept, own, self.counter, clock, swept)?;
+        Ok(state)
+    }
+
+    /// The state in which `old`, whose dots were issued until now, issues no more.
+    pub(crate) fn renew(&self, old: Actor) -> Self {
+        let mut state = self.clone();
+        state.clock = self.clock(old);
+        state.counter = 0;
+        state
+    }
+
+    /// Loses an object; nothing else notices.
+    pub(crate) fn lose(&mut self, table: &TableName, key: &Key) {
+        self.objects.remove(&(table.clone(), key.clone()));
+    }
+
+    pub(crate) fn swept(&self) -> &VersionVector {
+        &self.swept
+    }
+
+    /// Number of events in the index.
+    pub(crate) fn events_len(&self) -> usize {
+        self.dots.len()
+    }
+
+    fn event_from(&self, from: Dot) -> Option<(Dot, Option<Event>)> {
+        let (dot, (at_ms, at)) = self.dots.range(from..).next()?;
+        let event = Event { at_ms: *at_ms, table: at.0.clone(), key: at.1.clone() };
+        Some((*dot, Some(event)))
+    }
+
     pub(crate) fn bucket_entries(
         &self,
         first: [u8; 16],
@@ -200,8 +341,9 @@ impl MemoryState {
             if page.entries.len() == max {
                 return page;
             }
-            if let Some(object) = self.objects.get(at) {
-                let digest = EntryDigest::of(&at.0, &at.1, object);
+            let object = self.objects.get(at);
+            let digest = object.and_then(|object| EntryDigest::of(&at.0, &at.1, object));
+            if let Some(digest) = digest {
                 page.entries.push(BucketEntry { table: at.0.clone(), key: at.1.clone(), digest });
                 page.next = Some(*hash);
             }
@@ -210,13 +352,19 @@ impl MemoryState {
         page
     }
 
-    pub(crate) fn expire_due(&self, now_ms: u64, max: usize) -> Vec<(TableName, Key, Context)> {
-        let due = self.expiry.range(..=(now_ms, [0xff; 16])).take(max);
-        due.filter_map(|(_, at)| {
+    pub(crate) fn expire_due(
+        &self,
+        actor: Actor,
+        now_ms: u64,
+        max: usize,
+    ) -> Vec<(TableName, Key, Context)> {
+        let due = self.expiry.range(..=(now_ms, [0xff; 16]));
+        let due = due.filter_map(|((at_ms, _), at)| {
             let object = self.objects.get(at)?;
-            Some((at.0.clone(), at.1.clone(), Context::of(&at.0, &at.1, object)))
-        })
-        .collect()
+            let due = is_due(*at_ms, object.refs(), actor, now_ms);
+            due.then(|| (at.0.clone(), at.1.clone(), Context::of(&at.0, &at.1, object)))
+        });
+        due.take(max).collect()
     }
 
     pub(crate) fn clock(&self, own: Actor) -> Clock {
@@ -225,5 +373,20 @@ impl MemoryState {
             clock.set(own, Seen::up_to(self.counter));
         }
         clock
+    }
+}
+
+impl Events for MemoryState {
+    fn next_event(&self, from: Dot) -> Result<Option<(Dot, Option<Event>)>, ReadError> {
+        Ok(self.event_from(from))
+    }
+
+    fn find(&self, table: &TableName, key: &Key) -> Result<Found, ReadError> {
+        let target = Target::new(table, key);
+        Ok(match self.get(table, key) {
+            Some(object) => Found::Object(Object::clone(object)),
+            None if self.buckets.contains_key(&target.short_hash()) => Found::Damaged,
+            None => Found::Absent,
+        })
     }
 }

@@ -13,8 +13,9 @@ use crate::ids::{Actor, Dot};
 use crate::key::{Key, TableName};
 use crate::memory::MemoryState;
 use crate::object::Object;
+use crate::partition::events;
 use crate::partition::ops::{Rules, WriteOp, Written};
-use crate::partition::sweep::SweepReport;
+use crate::partition::sweep::{SweepPlan, SweepReport};
 use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::resolve::Resolvers;
 use crate::table::Tables;
@@ -57,8 +58,10 @@ impl Replica {
         min_age_ms: u64,
         events_max: usize,
     ) -> SweepReport {
-        let _ = (stable, now_ms, min_age_ms, events_max);
-        SweepReport::default()
+        let plan = SweepPlan { stable: stable.clone(), now_ms, min_age_ms, events_max };
+        let (state, report) = self.state.sweep(self.actor, &plan);
+        self.state = state;
+        report
     }
 
     /// As [`crate::Partition::adopt`].
@@ -66,18 +69,29 @@ impl Replica {
     /// # Errors
     /// [`WriteError::OwnEventUnknown`].
     pub fn adopt(&mut self, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError> {
-        let _ = (clock, swept);
+        self.state = self.state.adopt(self.actor, clock, swept)?;
         Ok(())
     }
 
     /// Goes on under a new incarnation, as [`crate::Store::renew_incarnation`] makes a store do.
     pub fn renew(&mut self, incarnation: u32) {
+        self.state = self.state.renew(self.actor);
         self.actor.incarnation = incarnation;
     }
 
     /// Loses the row of a key, as a disk does; nothing else notices.
     pub fn damage_drop_row(&mut self, table: &TableName, key: &Key) {
-        let _ = (table, key);
+        self.state.lose(table, key);
+    }
+
+    /// Recomputes the sum of a bucket, as [`crate::Partition::repair_tree`].
+    pub fn repair_tree(&mut self, bucket: Bucket) {
+        self.state.repair_tree(bucket);
+    }
+
+    /// Number of events whose keys are known.
+    pub fn events_len(&self) -> usize {
+        self.state.events_len()
     }
 
     /// All objects, those that are deleted included, by table and key.
@@ -96,19 +110,29 @@ impl Replicated for Replica {
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {
-        Ok(VersionVector::new())
+        Ok(self.state.swept().clone())
     }
 
-    fn deltas_after(&self, _: &Actor, _: u64, _: usize) -> Result<Deltas, ReadError> {
-        Ok(Deltas::default())
+    fn deltas_after(
+        &self,
+        actor: &Actor,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Deltas, ReadError> {
+        events::deltas_after(&self.state, *actor, after, bytes_max)
     }
 
     fn deltas_of(&self, dots: &[Dot]) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
-        Ok((Vec::new(), dots.to_vec()))
+        events::deltas_of(&self.state, dots)
     }
 
-    fn missing(&self, _: &Clock, _: Option<Dot>, _: usize) -> Result<Missing, ReadError> {
-        Ok(Missing::default())
+    fn missing(
+        &self,
+        theirs: &Clock,
+        after: Option<Dot>,
+        bytes_max: usize,
+    ) -> Result<Missing, ReadError> {
+        events::missing(&self.state, self.state.swept(), theirs, after, bytes_max)
     }
 
     fn tree_root(&self) -> Result<TreeNode, ReadError> {
@@ -116,13 +140,11 @@ impl Replicated for Replica {
     }
 
     fn tree_children(&self, path: TreePath) -> Result<Vec<TreeNode>, ReadError> {
-        let _ = path;
-        Ok(Vec::new())
+        Ok(self.state.children(path))
     }
 
     fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError> {
-        let _ = bucket;
-        Ok(BucketContent { entries: Vec::new(), sound: false })
+        Ok(self.state.bucket(bucket))
     }
 
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {

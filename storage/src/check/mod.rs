@@ -22,12 +22,13 @@ use crate::codec::RecordView;
 use crate::digest::{BRANCHES, Bucket, EntryDigest, TreeNode};
 use crate::identity::{DATA_FILE, EnvIdentity, IDENTITY_ROW, IdentityFault};
 use crate::key::KeyHash;
-use crate::lmdb::NAMES;
+use crate::lmdb::{DATABASES, NAMES};
 use crate::partition::changes;
+use crate::partition::events::{decode_event, decode_swept};
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
 use crate::partition::ops::expires_all_ms;
-use crate::partition::tree::{Leaves, Pending, decode_leaves, leaf_index, target_of};
+use crate::partition::tree::{Leaves, Pending, decode_leaves, leaf_index, node_of, target_of};
 use pages::{Fault, Item, PageFile, Tree};
 
 /// What a check found.
@@ -170,8 +171,16 @@ fn check_file(path: &Path) -> Result<u64, Fault> {
         let sound = actor.len() == 20 && Seen::decode(seen).is_some();
         sound.then_some(()).ok_or_else(|| "a clock row is damaged".to_owned())
     })?;
+    walk("dots", &mut |dot, event| match decode_event(dot, event) {
+        Some((_, Some(_))) if dot.len() == 28 => Ok(()),
+        _ => Err("a row of the index of events is damaged".to_owned()),
+    })?;
+    walk("swept", &mut |actor, counter| match decode_swept(actor, counter) {
+        Some(_) => Ok(()),
+        None => Err("a swept row is damaged".to_owned()),
+    })?;
     file.check_free_list()?;
-    let rows = root.count;
+    let rows = expected.buckets.count;
     match meta_rows {
         Some((_, head)) => check_head(&head, root, &expected, log).map(|()| rows),
         None if rows == 0 => Ok(0),
@@ -204,8 +213,8 @@ fn check_head(
     Ok(())
 }
 
-fn named_trees(file: &mut PageFile) -> Result<[Option<Tree>; 7], Fault> {
-    let mut trees = [None; 7];
+fn named_trees(file: &mut PageFile) -> Result<[Option<Tree>; DATABASES], Fault> {
+    let mut trees = [None; DATABASES];
     let main = file.header.meta.main;
     file.walk("main", main, &mut |name, item| {
         let at = NAMES.iter().position(|known| known.as_bytes() == name);
@@ -274,7 +283,7 @@ fn check_objects(walk: &mut Walk<'_>, identity: Option<&EnvIdentity>) -> Result<
         }
         let digest = EntryDigest::of_view(&table, &key, &view);
         let leaf = &mut expected.leaves[usize::from(Bucket::of_hash(&hash).number())];
-        *leaf = TreeNode::sum([*leaf, TreeNode { count: 1, digest: digest.0 }]);
+        *leaf = TreeNode::sum([*leaf, node_of(digest)]);
         for entry in view.entries() {
             let own = identity.is_some_and(|identity| {
                 entry.actor.node == identity.node && entry.actor.incarnation == identity.incarnation

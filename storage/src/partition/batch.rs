@@ -16,7 +16,11 @@ use crate::ids::Dot;
 use crate::object::Object;
 use crate::partition::Space;
 use crate::partition::changes::LogEntry;
-use crate::partition::ops::{Applied, Counters, Rules, Target, WriteOp, Written, expires_all_ms};
+use crate::partition::events::Event;
+use crate::partition::ops::{
+    Applied, ChangeKind, Counters, Rules, Target, WriteOp, Written, expires_all_ms,
+};
+use crate::replica::Evidence;
 
 /// What a space found in the row of an object.
 pub(crate) enum Loaded {
@@ -33,8 +37,13 @@ pub(crate) trait Rows {
     fn space(&self) -> Space;
     fn load(&mut self, target: &Target<'_>) -> Result<Loaded, Self::Error>;
     fn store(&mut self, target: &Target<'_>, object: Object) -> Result<(), Self::Error>;
-    /// Adds the row of a new object to the index by bucket.
-    fn index(&mut self, target: &Target<'_>) -> Result<(), Self::Error>;
+    /// Removes an object and its row in the index by bucket.
+    fn remove(&mut self, target: &Target<'_>) -> Result<(), Self::Error>;
+    /// Adds the row of a new object to the index by bucket; whether it was there already, so that
+    /// the object was lost.
+    fn index(&mut self, target: &Target<'_>) -> Result<bool, Self::Error>;
+    /// Whether the index by bucket knows of an object.
+    fn is_indexed(&self, target: &Target<'_>) -> Result<bool, Self::Error>;
     /// Moves the row of an object in the index by expiry.
     fn move_expiry(
         &mut self,
@@ -42,29 +51,36 @@ pub(crate) trait Rows {
         from_ms: Option<u64>,
         to_ms: Option<u64>,
     ) -> Result<(), Self::Error>;
+    /// Notes in the index of events which key `dot` was about, unless it is there.
+    fn note_event(&mut self, dot: Dot, target: &Target<'_>, now_ms: u64)
+    -> Result<(), Self::Error>;
+    /// Removes an event from the index.
+    fn forget_event(&mut self, dot: Dot) -> Result<(), Self::Error>;
+    /// The first event at or after `from`; without content when its row is damaged.
+    fn next_event(&self, from: Dot) -> Result<Option<(Dot, Option<Event>)>, Self::Error>;
 }
 
 /// Everything a batch gathers besides rows.
 #[derive(Debug)]
-pub(crate) struct Gathered {
-    pub(crate) counters: Counters,
+pub(crate) struct Gathered<'c> {
+    pub(crate) counters: Counters<'c>,
     pub(crate) last_seq: u64,
     pub(crate) tree: TreeDelta,
     pub(crate) log: Vec<LogEntry>,
-    /// Dots of others that were merged.
-    pub(crate) merged: Vec<Dot>,
+    /// Whether anything is to be committed.
+    pub(crate) dirty: bool,
     /// Buckets whose sums cannot be trusted, since a damaged record was replaced.
     pub(crate) rebuild: Vec<Bucket>,
 }
 
-impl Gathered {
-    pub(crate) fn new(counters: Counters, last_seq: u64) -> Self {
+impl<'c> Gathered<'c> {
+    pub(crate) fn new(counters: Counters<'c>, last_seq: u64) -> Self {
         Self {
             counters,
             last_seq,
             tree: TreeDelta::new(),
             log: Vec::new(),
-            merged: Vec::new(),
+            dirty: false,
             rebuild: Vec::new(),
         }
     }
@@ -78,7 +94,7 @@ pub(crate) fn apply<R: Rows>(
     rows: &mut R,
     rules: &Rules<'_>,
     ops: &[(usize, &WriteOp)],
-    gathered: &mut Gathered,
+    gathered: &mut Gathered<'_>,
 ) -> Result<Outcomes, R::Error> {
     let mut order: Vec<&(usize, &WriteOp)> = ops.iter().collect();
     // Stable: the writes of one key keep their order.
@@ -94,7 +110,7 @@ fn apply_group<R: Rows>(
     rows: &mut R,
     rules: &Rules<'_>,
     group: &[&(usize, &WriteOp)],
-    gathered: &mut Gathered,
+    gathered: &mut Gathered<'_>,
     outcomes: &mut Outcomes,
 ) -> Result<(), R::Error> {
     let Some((_, first)) = group.first() else { return Ok(()) };
@@ -106,44 +122,86 @@ fn apply_group<R: Rows>(
         Loaded::Corrupt(why) => (Object::new(), true, Some(why)),
     };
     let known = existed && corrupt.is_none();
-    let before = known.then(|| (EntryDigest::of(table, key, &object), expires_all_ms(&object)));
-    let mut changed = false;
+    let digest_before = if known { EntryDigest::of(table, key, &object) } else { None };
+    let expires_before = if known { expires_all_ms(&object) } else { None };
+    let (mut stored, mut reindex) = (false, false);
     for (place, op) in group {
-        // Only a peer's object may take the place of a damaged record: anything else would
-        // silently drop what was there.
-        let refused = corrupt.as_deref().filter(|_| !matches!(op, WriteOp::Merge { .. }));
-        let applied = match refused {
-            Some(why) => Err(WriteError::Corrupt(why.into())),
+        let applied = match corrupt.as_deref() {
+            Some(why) => repair(rules, op, &target, &mut object, &mut gathered.counters, why),
             None => rules.apply(op, &target, &mut object, &mut gathered.counters),
         };
-        let outcome = applied.map(|applied| {
-            if applied.is_some() {
-                changed = true;
-                corrupt = None;
+        if let Ok(Some(applied)) = &applied {
+            stored = true;
+            corrupt = None;
+            // Every object that is not settled has an event in the index, so that a sweep meets it.
+            reindex |= !applied.own && applied.events.is_empty();
+            let own = applied.own.then_some(applied.dot);
+            for dot in own.into_iter().chain(applied.events.iter().copied()) {
+                rows.note_event(dot, &target, rules.now_ms)?;
             }
-            note(rows.space(), &target, &object, applied.as_ref(), op, gathered)
-        });
+        }
+        let outcome =
+            applied.map(|applied| note(rows.space(), &target, &object, applied.as_ref(), gathered));
         outcomes.insert(*place, outcome);
     }
-    if !changed {
+    if !stored {
         return Ok(());
     }
+    gathered.dirty = true;
+    if reindex {
+        for (actor, entry) in object.entries() {
+            rows.note_event(Dot { actor: *actor, counter: entry.n() }, &target, rules.now_ms)?;
+        }
+    }
     let bucket = Bucket::of_hash(&target.hash);
-    let after = EntryDigest::of(table, key, &object);
-    let expires_ms = expires_all_ms(&object);
-    if existed && !known {
+    let lost = !existed && rows.index(&target)?;
+    if lost || (existed && !known) {
         gathered.rebuild.push(bucket);
     } else {
-        gathered.tree.record(bucket, before.map(|(digest, _)| digest), Some(after));
+        let digest = EntryDigest::of(table, key, &object);
+        gathered.tree.record(bucket, digest_before, digest);
     }
-    if !existed {
-        rows.index(&target)?;
-    }
-    let expired_ms = before.and_then(|(_, at)| at);
-    if expired_ms != expires_ms {
-        rows.move_expiry(&target, expired_ms, expires_ms)?;
+    let expires_ms = expires_all_ms(&object);
+    if expires_before != expires_ms {
+        rows.move_expiry(&target, expires_before, expires_ms)?;
     }
     rows.store(&target, object)
+}
+
+/// Applies `op` to a damaged record. Only a peer's object may take its place: anything else would
+/// silently drop what was there. Nothing is known of what it held, so nothing is taken for dead.
+fn repair(
+    rules: &Rules<'_>,
+    op: &WriteOp,
+    target: &Target<'_>,
+    object: &mut Object,
+    counters: &mut Counters<'_>,
+    why: &str,
+) -> Result<Option<Applied>, WriteError> {
+    let WriteOp::Merge { table, key, object: theirs, dots, .. } = op else {
+        return Err(WriteError::Corrupt(why.into()));
+    };
+    let op = WriteOp::Merge {
+        table: table.clone(),
+        key: key.clone(),
+        object: theirs.clone(),
+        dots: dots.clone(),
+        evidence: Evidence::Neither,
+    };
+    let applied = rules.apply(&op, target, object, counters)?;
+    if applied.is_some() || theirs.is_empty() {
+        return Ok(applied.map(|applied| Applied { changed: true, ..applied }));
+    }
+    // It brings no value and no new event, but tells that nothing is left of the key.
+    object.clone_from(theirs);
+    let newest = theirs.entries().map(|(actor, entry)| (entry.n(), *actor)).max();
+    Ok(newest.map(|(counter, actor)| Applied {
+        kind: ChangeKind::Merge,
+        dot: Dot { actor, counter },
+        own: false,
+        changed: true,
+        events: Vec::new(),
+    }))
 }
 
 /// Writes the outcome of one operation into the log.
@@ -152,32 +210,23 @@ fn note(
     target: &Target<'_>,
     object: &Object,
     applied: Option<&Applied>,
-    op: &WriteOp,
-    gathered: &mut Gathered,
+    gathered: &mut Gathered<'_>,
 ) -> Written {
     let context = Context::new(target.table, target.key, object.join());
     let Some(applied) = applied else {
         return Written { context, dot: None, seq: None, space, fresh: false };
     };
-    gathered.last_seq += 1;
-    gathered.log.push(LogEntry {
-        seq: gathered.last_seq,
-        kind: applied.kind,
-        dot: applied.dot,
-        table: target.table.clone(),
-        key: target.key.clone(),
-    });
-    if let WriteOp::Merge { object: theirs, .. } = op {
-        // The newest event of each actor was processed, also when it is not live any more.
-        let newest =
-            theirs.entries().map(|(actor, entry)| Dot { actor: *actor, counter: entry.n() });
-        gathered.merged.extend(newest.chain(theirs.live_dots()));
+    let mut seq = None;
+    if applied.changed {
+        gathered.last_seq += 1;
+        seq = Some(gathered.last_seq);
+        gathered.log.push(LogEntry {
+            seq: gathered.last_seq,
+            kind: applied.kind,
+            dot: applied.dot,
+            table: target.table.clone(),
+            key: target.key.clone(),
+        });
     }
-    Written {
-        context,
-        dot: applied.own.then_some(applied.dot),
-        seq: Some(gathered.last_seq),
-        space,
-        fresh: true,
-    }
+    Written { context, dot: applied.own.then_some(applied.dot), seq, space, fresh: true }
 }

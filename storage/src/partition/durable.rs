@@ -1,6 +1,5 @@
 //! One batch of writes in one LMDB transaction.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use heed::{PutFlags, RwTxn};
@@ -9,16 +8,19 @@ use crate::clock::{Clock, Seen};
 use crate::codec::{decode_record, encode_record};
 use crate::hlc::{HlcClock, SKEW_MAX_MS};
 use crate::identity::{EnvIdentity, IDENTITY_ROW};
-use crate::ids::Actor;
+use crate::ids::{Actor, Dot};
 use crate::lmdb::Lmdb;
 use crate::object::Object;
 use crate::partition::Space;
 use crate::partition::batch::{Gathered, Loaded, Outcomes, Rows, apply};
 use crate::partition::changes;
+use crate::partition::events::{self, Event};
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
-use crate::partition::ops::{Counters, Rules, Target, WriteOp};
+use crate::partition::ops::{Counters, Processed, Rules, Target, WriteOp};
+use crate::partition::sweep::{self, SweepPlan, SweepReport};
 use crate::partition::tree;
+use crate::vector::VersionVector;
 
 /// What the writer knows of its environment between batches: exactly what is committed.
 #[derive(Debug, Clone)]
@@ -26,6 +28,19 @@ pub(crate) struct Committed {
     pub(crate) head: Head,
     /// Clock of every actor but the current one, whose entry is the head's counter.
     pub(crate) clock: Clock,
+    /// Up to which counter of each actor the index of events was swept.
+    pub(crate) swept: VersionVector,
+}
+
+impl Committed {
+    /// The clock, with the current actor's own entry.
+    pub(crate) fn whole_clock(&self, own: Actor) -> Clock {
+        let mut clock = self.clock.clone();
+        if self.head.counter > 0 {
+            clock.set(own, Seen::up_to(self.head.counter));
+        }
+        clock
+    }
 }
 
 /// Limits a batch works under.
@@ -91,8 +106,37 @@ impl Rows for DurableRows<'_> {
         self.lmdb.dbs.objects.put(&mut self.txn, &target.row, &self.record)
     }
 
-    fn index(&mut self, target: &Target<'_>) -> heed::Result<()> {
-        self.lmdb.dbs.buckets.put(&mut self.txn, &target.short_hash(), &target.row)
+    fn remove(&mut self, target: &Target<'_>) -> heed::Result<()> {
+        self.lmdb.dbs.objects.delete(&mut self.txn, &target.row)?;
+        self.lmdb.dbs.buckets.delete(&mut self.txn, &target.short_hash())?;
+        Ok(())
+    }
+
+    fn index(&mut self, target: &Target<'_>) -> heed::Result<bool> {
+        let buckets = self.lmdb.dbs.buckets;
+        let hash = target.short_hash();
+        let there = buckets.get_or_put(&mut self.txn, &hash, &target.row)?;
+        Ok(there.is_some())
+    }
+
+    fn is_indexed(&self, target: &Target<'_>) -> heed::Result<bool> {
+        Ok(self.lmdb.dbs.buckets.get(&self.txn, &target.short_hash())?.is_some())
+    }
+
+    fn note_event(&mut self, dot: Dot, target: &Target<'_>, now_ms: u64) -> heed::Result<()> {
+        events::encode_event(dot, now_ms, &target.row, target.key, &mut self.record);
+        let dots = self.lmdb.dbs.dots;
+        dots.get_or_put(&mut self.txn, &events::dot_row(dot), &self.record)?;
+        Ok(())
+    }
+
+    fn forget_event(&mut self, dot: Dot) -> heed::Result<()> {
+        self.lmdb.dbs.dots.delete(&mut self.txn, &events::dot_row(dot))?;
+        Ok(())
+    }
+
+    fn next_event(&self, from: Dot) -> heed::Result<Option<(Dot, Option<Event>)>> {
+        events::next_event(self.lmdb, &self.txn, from)
     }
 
     fn move_expiry(
@@ -124,12 +168,13 @@ pub(crate) fn commit(
         counter: before.head.counter,
         hlc: HlcClock::resume(before.head.stamp, SKEW_MAX_MS),
         clamped: 0,
+        processed: Processed::new(&before.clock),
     };
     let mut gathered = Gathered::new(counters, before.head.last_seq);
     let mut rows = DurableRows { lmdb, txn: lmdb.write()?, record: Vec::new() };
     let outcomes = apply(&mut rows, rules, ops, &mut gathered)?;
     let mut txn = rows.txn;
-    if gathered.log.is_empty() {
+    if !gathered.dirty {
         // Everything was refused or had no effect: there is nothing to commit.
         let used_bytes = lmdb.used_bytes(&txn)?;
         txn.abort();
@@ -147,15 +192,15 @@ pub(crate) fn commit(
     head.last_seq = gathered.last_seq;
     append_log(lmdb, &mut txn, &gathered)?;
     trim_log(lmdb, &mut txn, &mut head, gathered.log.len() as u64, limits)?;
-    let clock = note_merged(lmdb, &mut txn, before, rules.actor, &gathered)?;
+    let clock = note_processed(lmdb, &mut txn, before, &gathered)?;
     seal(lmdb, &mut txn, &mut head)?;
     let used_bytes = lmdb.used_bytes(&txn)?;
     txn.commit().map_err(|error| TxnError { error, committing: true })?;
-    let committed = Committed { head, clock };
+    let committed = Committed { head, clock, swept: before.swept.clone() };
     Ok(Done { outcomes, committed, used_bytes, clamped: gathered.counters.clamped })
 }
 
-fn append_log(lmdb: &Lmdb, txn: &mut RwTxn<'_>, gathered: &Gathered) -> heed::Result<()> {
+fn append_log(lmdb: &Lmdb, txn: &mut RwTxn<'_>, gathered: &Gathered<'_>) -> heed::Result<()> {
     let mut row = Vec::new();
     for entry in &gathered.log {
         changes::encode(entry, &mut row);
@@ -188,22 +233,16 @@ fn trim_log(
     Ok(())
 }
 
-fn note_merged(
+fn note_processed(
     lmdb: &Lmdb,
     txn: &mut RwTxn<'_>,
     before: &Committed,
-    own: Actor,
-    gathered: &Gathered,
+    gathered: &Gathered<'_>,
 ) -> heed::Result<Clock> {
-    let mut touched: BTreeMap<Actor, Seen> = BTreeMap::new();
-    for dot in gathered.merged.iter().filter(|dot| dot.actor != own) {
-        let known = || before.clock.get(&dot.actor).cloned().unwrap_or_default();
-        touched.entry(dot.actor).or_insert_with(known).insert(dot.counter);
-    }
     let mut clock = before.clock.clone();
-    for (actor, seen) in touched {
+    for (actor, seen) in &gathered.counters.processed.touched {
         lmdb.dbs.clock.put(txn, &actor.to_bytes(), &seen.encode())?;
-        clock.set(actor, seen);
+        clock.set(*actor, seen.clone());
     }
     Ok(clock)
 }
@@ -248,6 +287,70 @@ pub(crate) fn rebuild_bucket(
     let mut after = before.clone();
     let mut txn = lmdb.write()?;
     tree::rebuild(lmdb, &mut txn, bucket, &mut after.head.root)?;
+    seal(lmdb, &mut txn, &mut after.head)?;
+    txn.commit().map_err(|error| TxnError { error, committing: true })?;
+    Ok(after)
+}
+
+/// Most entries that one sweep takes off a change log that is too long. // guess: some pages
+const TRIM_MAX: u64 = 8_192;
+
+/// Sweeps the environment in a transaction of its own, and takes off the change log what is beyond
+/// `changes_retained`.
+pub(crate) fn sweep(
+    lmdb: &Lmdb,
+    before: &Committed,
+    own: Actor,
+    plan: &SweepPlan,
+    changes_retained: u64,
+) -> Result<(Committed, SweepReport, u64), TxnError> {
+    let mut after = before.clone();
+    let mut rows = DurableRows { lmdb, txn: lmdb.write()?, record: Vec::new() };
+    let mut report = sweep::sweep(&mut rows, plan, &before.whole_clock(own), &mut after.swept)?;
+    let mut txn = rows.txn;
+    let limits = Limits { changes_retained, shrink_log: false };
+    trim_log(lmdb, &mut txn, &mut after.head, TRIM_MAX / 2, limits)?;
+    report.more |= after.head.last_seq.saturating_sub(changes_retained) >= after.head.first_seq;
+    if report.swept == 0 && after.head.first_seq == before.head.first_seq {
+        let used_bytes = lmdb.used_bytes(&txn)?;
+        txn.abort();
+        return Ok((after, report, used_bytes));
+    }
+    put_swept(lmdb, &mut txn, before, &after.swept)?;
+    seal(lmdb, &mut txn, &mut after.head)?;
+    let used_bytes = lmdb.used_bytes(&txn)?;
+    txn.commit().map_err(|error| TxnError { error, committing: true })?;
+    Ok((after, report, used_bytes))
+}
+
+fn put_swept(
+    lmdb: &Lmdb,
+    txn: &mut RwTxn<'_>,
+    before: &Committed,
+    swept: &VersionVector,
+) -> heed::Result<()> {
+    for (actor, counter) in swept.iter().filter(|(actor, n)| before.swept.get(actor) != *n) {
+        let value = events::encode_swept(&actor, counter);
+        lmdb.dbs.swept.put(txn, &actor.to_bytes(), &value)?;
+    }
+    Ok(())
+}
+
+/// Commits a clock and a swept vector that were joined with those of a peer; `changed` are the
+/// actors of which something is new.
+pub(crate) fn join(
+    lmdb: &Lmdb,
+    before: &Committed,
+    clock: Clock,
+    swept: VersionVector,
+    changed: &[Actor],
+) -> Result<Committed, TxnError> {
+    let mut txn = lmdb.write()?;
+    for (actor, seen) in changed.iter().filter_map(|actor| Some((actor, clock.get(actor)?))) {
+        lmdb.dbs.clock.put(&mut txn, &actor.to_bytes(), &seen.encode())?;
+    }
+    put_swept(lmdb, &mut txn, before, &swept)?;
+    let mut after = Committed { head: before.head, clock, swept };
     seal(lmdb, &mut txn, &mut after.head)?;
     txn.commit().map_err(|error| TxnError { error, committing: true })?;
     Ok(after)

@@ -22,6 +22,8 @@
 //! | `changes` | sequence number u64          | kind, dot, row of the object (see [`changes`])   |
 //! | `expiry`  | ms u64, 16 bytes of hash     | row of the object                                |
 //! | `clock`   | actor                        | counters seen (see [`crate::clock`])             |
+//! | `dots`    | actor, counter u64           | ms u64, row of the object (see [`events`])       |
+//! | `swept`   | actor                        | counter u64 up to which `dots` was swept         |
 //!
 //! The first 12 bits of the key's hash are its bucket. `buckets` changes only when an object
 //! appears, so overwriting one dirties its own page, the head, the pending changes of the tree and
@@ -30,8 +32,10 @@
 pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod durable;
+pub(crate) mod events;
 pub(crate) mod expiry;
 pub(crate) mod head;
+pub(crate) mod merge;
 pub(crate) mod ops;
 pub(crate) mod read;
 pub(crate) mod replicated;
@@ -88,8 +92,8 @@ pub type Reply = Box<dyn FnOnce(Result<Written, WriteError>) + Send>;
 /// Called once all replies of a batch were called, on the writer thread: it must not block.
 pub type Completion = Box<dyn FnOnce(BatchReport) + Send>;
 
-/// Called after each commit that changed something: partition, space, last number in its change
-/// log. On the writer thread: it must not block.
+/// Called after each commit that changed something, be it only what was processed: partition, space,
+/// last number in its change log. On the writer thread: it must not block.
 pub type CommitHook = dyn Fn(u16, Space, u64) + Send + Sync;
 
 /// A write with the place for its outcome.
@@ -245,14 +249,7 @@ impl Partition {
         if space == Space::Memory {
             return Ok(self.memory().clock(own));
         }
-        self.with_snapshot(|lmdb, txn| {
-            let committed = read_committed(lmdb, txn)?;
-            let mut clock = committed.clock;
-            if committed.head.counter > 0 {
-                clock.set(own, Seen::up_to(committed.head.counter));
-            }
-            Ok(clock)
-        })
+        self.with_snapshot(|lmdb, txn| Ok(read_committed(lmdb, txn)?.whole_clock(own)))
     }
 
     /// Rebuilds the index rows and the sum of `bucket` from the objects, in the writer. Reads every
@@ -318,10 +315,10 @@ impl Partition {
         self.ask(|reply| Command::Renew(incarnation, reply))
     }
 
-    fn ask(
+    fn ask<T>(
         &self,
-        command: impl FnOnce(SyncSender<Result<(), WriteError>>) -> Command,
-    ) -> Result<(), WriteError> {
+        command: impl FnOnce(SyncSender<Result<T, WriteError>>) -> Command,
+    ) -> Result<T, WriteError> {
         let (tx, rx) = sync_channel(1);
         if self.queue.send(command(tx)).is_err() {
             return Err(WriteError::Closed);
@@ -382,5 +379,5 @@ pub(crate) fn read_committed(lmdb: &Lmdb, txn: &RoTxn<'_>) -> Result<Committed, 
         let actor = actor.try_into().map(Actor::from_bytes).map_err(|_length| corrupt())?;
         clock.set(actor, Seen::decode(seen).ok_or_else(corrupt)?);
     }
-    Ok(Committed { head, clock })
+    Ok(Committed { head, clock, swept: events::read_swept(lmdb, txn)? })
 }

@@ -3,15 +3,18 @@
 //! Everything here is pure: an operation and the object it meets go in, the changed object comes
 //! out or the operation is refused. A refused operation changes nothing and uses up no dot.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::clock::{Clock, Seen};
 use crate::context::Context;
 use crate::error::WriteError;
 use crate::hlc::{Hlc, HlcClock, Observed};
 use crate::ids::{Actor, Dot};
 use crate::key::{Key, KeyHash, RowKey, TableName, row_key};
-use crate::object::{Object, Value};
+use crate::object::{Object, Value, ValueRef};
 use crate::partition::Space;
+use crate::partition::merge::{Theirs, merge};
 use crate::replica::Evidence;
 use crate::resolve::Resolvers;
 use crate::table::{TableSpec, Tables, is_system};
@@ -37,7 +40,8 @@ pub enum WriteOp {
         /// How long the value lives; `None` takes the table's default.
         ttl: Option<Duration>,
     },
-    /// Writes a value if nothing has changed since it was read (on this replica).
+    /// Writes a value if nothing has changed since it was read (on this replica): the context covers
+    /// all that is there, and something is.
     PutIf {
         /// The table.
         table: TableName,
@@ -60,7 +64,8 @@ pub enum WriteOp {
         /// What the writer had read.
         context: Option<Context>,
     },
-    /// Merges an object of a peer. Changes nothing when it brings nothing new.
+    /// Merges an object of a peer. Changes nothing when it brings nothing new: no value, no end of a
+    /// value, no event that was not processed.
     Merge {
         /// The table.
         table: TableName,
@@ -84,7 +89,7 @@ pub enum WriteOp {
         read: Context,
     },
     /// Deletes the key if all that `read` covers has expired and nothing else is there; otherwise
-    /// changes nothing.
+    /// changes nothing. For the first minute only the node that wrote the newest value does so.
     Expire {
         /// The table.
         table: TableName,
@@ -188,16 +193,49 @@ pub(crate) struct Applied {
     /// The dot issued, which is the newest dot merged for a merge.
     pub(crate) dot: Dot,
     pub(crate) own: bool,
+    /// Whether the values changed; if not, only what was processed did.
+    pub(crate) changed: bool,
+    /// Events of others that had not been processed before.
+    pub(crate) events: Vec<Dot>,
 }
 
 /// The counters an operation moves; kept by the caller, rolled back with the batch.
 #[derive(Debug, Clone)]
-pub(crate) struct Counters {
+pub(crate) struct Counters<'c> {
     /// Last counter issued.
     pub(crate) counter: u64,
     pub(crate) hlc: HlcClock,
     /// Stamps of peers that were too far ahead.
     pub(crate) clamped: u64,
+    pub(crate) processed: Processed<'c>,
+}
+
+/// Events of others that were processed: those before the batch, and in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Processed<'c> {
+    before: &'c Clock,
+    /// Actors of which something is new.
+    pub(crate) touched: BTreeMap<Actor, Seen>,
+}
+
+impl<'c> Processed<'c> {
+    pub(crate) fn new(before: &'c Clock) -> Self {
+        Self { before, touched: BTreeMap::new() }
+    }
+
+    fn contains(&self, dot: &Dot) -> bool {
+        let seen = self.touched.get(&dot.actor).or_else(|| self.before.get(&dot.actor));
+        seen.is_some_and(|seen| seen.contains(dot.counter))
+    }
+
+    /// Adds an event; whether it was new.
+    fn insert(&mut self, dot: Dot) -> bool {
+        if self.contains(&dot) {
+            return false;
+        }
+        let known = || self.before.get(&dot.actor).cloned().unwrap_or_default();
+        self.touched.entry(dot.actor).or_insert_with(known).insert(dot.counter)
+    }
 }
 
 impl Rules<'_> {
@@ -207,7 +245,7 @@ impl Rules<'_> {
         op: &WriteOp,
         target: &Target<'_>,
         object: &mut Object,
-        counters: &mut Counters,
+        counters: &mut Counters<'_>,
     ) -> Result<Option<Applied>, WriteError> {
         let spec = self.spec(target.table)?;
         let bytes = op.value_bytes();
@@ -223,14 +261,20 @@ impl Rules<'_> {
             WriteOp::PutIf { value, expected, ttl, .. } => {
                 self.expect(target, &spec, expected.as_ref(), object, counters)?;
                 let value = self.value(value, ttl.or(spec.ttl_default), counters);
-                Ok(Some(self.event(object, &object.join(), value, ChangeKind::Put, counters)))
+                let mut context = object.join();
+                if let Some(expected) = expected {
+                    context.merge(expected.vector());
+                }
+                Ok(Some(self.event(object, &context, value, ChangeKind::Put, counters)))
             }
             WriteOp::Delete { context, .. } => {
                 let context = self.context(target, context.as_ref(), object, counters)?;
                 let tombstone = Value::tombstone(counters.hlc.tick(self.now_ms));
                 Ok(Some(self.event(object, &context, tombstone, ChangeKind::Delete, counters)))
             }
-            WriteOp::Merge { object: theirs, .. } => self.merge(object, theirs, counters),
+            WriteOp::Merge { object: theirs, dots, evidence, .. } => {
+                self.merge(object, &Theirs { object: theirs, dots, evidence }, counters)
+            }
             WriteOp::Repair { read, .. } => {
                 self.check(target, read, counters)?;
                 let seen = object.refs().filter(|value| read.vector().covers(&value.dot));
@@ -249,8 +293,9 @@ impl Rules<'_> {
             }
             WriteOp::Expire { read, .. } => {
                 self.check(target, read, counters)?;
-                let due = expires_all_ms(object).is_some_and(|at| at <= self.now_ms);
-                if !due || !object.covered_by(read.vector()) {
+                let due = expires_all_ms(object)
+                    .is_some_and(|at| is_due(at, object.refs(), self.actor, self.now_ms));
+                if !due || !object.live_dots().all(|dot| read.vector().covers(&dot)) {
                     return Ok(None);
                 }
                 // The tombstone takes the stamp of what expired, not the time of the sweep: a value
@@ -270,7 +315,7 @@ impl Rules<'_> {
         })
     }
 
-    fn value(&self, bytes: &[u8], ttl: Option<Duration>, counters: &mut Counters) -> Value {
+    fn value(&self, bytes: &[u8], ttl: Option<Duration>, counters: &mut Counters<'_>) -> Value {
         let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         Value {
             stamp: counters.hlc.tick(self.now_ms),
@@ -285,12 +330,12 @@ impl Rules<'_> {
         context: &VersionVector,
         value: Value,
         kind: ChangeKind,
-        counters: &mut Counters,
+        counters: &mut Counters<'_>,
     ) -> Applied {
         counters.counter += 1;
         let dot = Dot { actor: self.actor, counter: counters.counter };
         object.write(context, dot, value);
-        Applied { kind, dot, own: true }
+        Applied { kind, dot, own: true, changed: true, events: Vec::new() }
     }
 
     /// The context to write under: the one given, checked, or all that is there.
@@ -299,7 +344,7 @@ impl Rules<'_> {
         target: &Target<'_>,
         given: Option<&Context>,
         object: &Object,
-        counters: &Counters,
+        counters: &Counters<'_>,
     ) -> Result<VersionVector, WriteError> {
         let Some(given) = given else { return Ok(object.join()) };
         self.check(target, given, counters)?;
@@ -310,7 +355,7 @@ impl Rules<'_> {
         &self,
         target: &Target<'_>,
         context: &Context,
-        counters: &Counters,
+        counters: &Counters<'_>,
     ) -> Result<(), WriteError> {
         if !context.belongs_to(target.table, target.key) {
             return Err(WriteError::ForeignContext);
@@ -330,12 +375,15 @@ impl Rules<'_> {
         spec: &TableSpec,
         expected: Option<&Context>,
         object: &Object,
-        counters: &Counters,
+        counters: &Counters<'_>,
     ) -> Result<(), WriteError> {
         let holds = match expected {
             Some(context) => {
                 self.check(target, context, counters)?;
-                *context.vector() == object.join()
+                // Not the whole contexts: what every member has processed is stripped in between.
+                let expects_nothing = context.vector().is_empty();
+                (object.live_len() > 0 || expects_nothing)
+                    && object.live_dots().all(|dot| context.vector().covers(&dot))
             }
             None => !object.refs().any(|value| value.visible(self.now_ms).is_some()),
         };
@@ -353,28 +401,45 @@ impl Rules<'_> {
     fn merge(
         &self,
         object: &mut Object,
-        theirs: &Object,
-        counters: &mut Counters,
+        theirs: &Theirs<'_>,
+        counters: &mut Counters<'_>,
     ) -> Result<Option<Applied>, WriteError> {
-        for (actor, entry) in theirs.entries() {
-            // Earlier incarnations are not checked: what a past life told others may well be known
-            // to them only, and it is welcome back. No new dot of that life will ever be issued.
-            if *actor == self.actor && entry.n() > counters.counter {
-                return Err(WriteError::OwnEventUnknown {
-                    actor: *actor,
-                    counter: entry.n(),
-                    known: counters.counter,
-                });
-            }
+        let known = theirs.known();
+        // Earlier incarnations are not checked: what a past life told others may well be known to
+        // them only, and it is welcome back. No new dot of that life will ever be issued.
+        let own = known.get(&self.actor).copied().unwrap_or(0);
+        let own = match theirs.evidence {
+            Evidence::Both(clock) => own.max(clock.highest(&self.actor)),
+            Evidence::Own | Evidence::Neither => own,
+        };
+        if own > counters.counter {
+            let (actor, counter, known) = (self.actor, own, counters.counter);
+            return Err(WriteError::OwnEventUnknown { actor, counter, known });
         }
-        let newest = theirs.entries().map(|(actor, entry)| (entry.n(), *actor)).max();
-        let Some((counter, actor)) = newest else { return Ok(None) };
-        for dot in object.clashes(theirs) {
+        for dot in object.clashes(theirs.object) {
             tracing::error!(event = "dot_clash", %dot, "one dot names two values: a store was damaged");
         }
-        if !object.merge_in(theirs.clone()) {
+        let (processed, counter) = (&counters.processed, counters.counter);
+        let is_processed = |dot: &Dot| {
+            (dot.actor == self.actor && dot.counter <= counter) || processed.contains(dot)
+        };
+        let merged = merge(object, theirs, &is_processed);
+        let mut events: Vec<Dot> = theirs.events().filter(|dot| dot.actor != self.actor).collect();
+        events.retain(|dot| counters.processed.insert(*dot));
+        let changed = !merged.taken.is_empty() || !merged.dropped.is_empty();
+        if !changed && events.is_empty() {
             return Ok(None);
         }
+        *object = merged.object;
+        self.observe(theirs.object, counters);
+        let newest = known.iter().map(|(actor, n)| Dot { actor: *actor, counter: *n });
+        let newest = newest.chain(merged.dropped).max_by_key(|dot| (dot.counter, dot.actor));
+        let Some(dot) = newest else { return Ok(None) };
+        Ok(Some(Applied { kind: ChangeKind::Merge, dot, own: false, changed, events }))
+    }
+
+    /// Takes note of the stamps of a peer.
+    fn observe(&self, theirs: &Object, counters: &mut Counters<'_>) {
         if let Some(stamp) = theirs.stamp_max()
             && let Observed::Clamped { ahead_ms } = counters.hlc.observe(stamp, self.now_ms)
         {
@@ -385,8 +450,26 @@ impl Rules<'_> {
                 "a peer's stamp is ahead of this clock"
             );
         }
-        Ok(Some(Applied { kind: ChangeKind::Merge, dot: Dot { actor, counter }, own: false }))
     }
+}
+
+/// How long the expiry of a value is left to the node that wrote it. // guess: longer than a restart
+pub(crate) const EXPIRY_GRACE_MS: u64 = 60_000;
+
+/// Whether a key whose values have all expired at `at_ms` is to be deleted by `actor`: it is due,
+/// and it is ours or was left alone for long. Otherwise every node would write its own tombstone.
+pub(crate) fn is_due<'v>(
+    at_ms: u64,
+    values: impl Iterator<Item = ValueRef<'v>>,
+    actor: Actor,
+    now_ms: u64,
+) -> bool {
+    if at_ms > now_ms {
+        return false;
+    }
+    let newest = values.max_by_key(|value| (value.stamp, value.dot));
+    let is_ours = newest.is_none_or(|value| value.dot.actor.node == actor.node);
+    is_ours || at_ms.saturating_add(EXPIRY_GRACE_MS) <= now_ms
 }
 
 /// When the last of the live values has expired, in unix ms; `None` when one never does or when

@@ -8,7 +8,10 @@ use crate::error::{ReadError, WriteError};
 use crate::ids::{Actor, Dot};
 use crate::key::{Key, TableName};
 use crate::object::Object;
-use crate::partition::sweep::SweepReport;
+use crate::partition::events::{self, DurableEvents};
+use crate::partition::sweep::{SweepPlan, SweepReport};
+use crate::partition::tree::bucket_content;
+use crate::partition::writer::{Adopted, Command};
 use crate::partition::{Partition, Space};
 use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::vector::VersionVector;
@@ -51,9 +54,10 @@ impl Partition {
         }
     }
 
-    /// Forgets what every member has processed: of the events up to `stable` that are older than
-    /// `min_age_ms` the keys, and of their objects tombstones and contexts. At most about
-    /// `events_max` events a call. Goes through the writer and waits for it.
+    /// Forgets what every member has processed: of the events up to `stable` that were processed here
+    /// at least `min_age_ms` ago the keys, and of their objects tombstones and contexts. At most
+    /// `events_max` events a call. Also takes off the change log what is beyond `changes_retained`.
+    /// Goes through the writer and waits for it.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -65,22 +69,25 @@ impl Partition {
         min_age_ms: u64,
         events_max: usize,
     ) -> Result<SweepReport, WriteError> {
-        let _ = (space, stable, now_ms, min_age_ms, events_max);
-        Ok(SweepReport::default())
+        let plan = SweepPlan { stable: stable.clone(), now_ms, min_age_ms, events_max };
+        self.ask(|reply| Command::Sweep(space, plan, reply))
     }
 
-    /// Takes over a peer's clock after a complete walk.
+    /// Takes over a peer's clock, as it was before a walk of its whole tree began: all of its events
+    /// have been processed here, too. `swept` is what the peer had swept. Events that are new here in
+    /// this way cannot be served to others: see [`Replicated::swept`].
     ///
     /// # Errors
-    /// See [`WriteError`].
+    /// [`WriteError::OwnEventUnknown`] when the peer knows events of the current actor that are not
+    /// here; else see [`WriteError`].
     pub fn adopt(
         &self,
         space: Space,
         clock: &Clock,
         swept: &VersionVector,
     ) -> Result<(), WriteError> {
-        let _ = (space, clock, swept);
-        Ok(())
+        let adopted = Adopted { clock: clock.clone(), swept: swept.clone() };
+        self.ask(|reply| Command::Adopt(space, adopted, reply))
     }
 }
 
@@ -94,19 +101,53 @@ impl Replicated for PartitionSpace {
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {
-        Ok(VersionVector::new())
+        match self.space {
+            Space::Memory => Ok(self.partition.memory().swept().clone()),
+            Space::Durable => self.partition.with_snapshot(events::read_swept),
+        }
     }
 
-    fn deltas_after(&self, _: &Actor, _: u64, _: usize) -> Result<Deltas, ReadError> {
-        Ok(Deltas::default())
+    fn deltas_after(
+        &self,
+        actor: &Actor,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Deltas, ReadError> {
+        match self.space {
+            Space::Memory => {
+                events::deltas_after(&*self.partition.memory(), *actor, after, bytes_max)
+            }
+            Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
+                events::deltas_after(&DurableEvents { lmdb, txn }, *actor, after, bytes_max)
+            }),
+        }
     }
 
     fn deltas_of(&self, dots: &[Dot]) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
-        Ok((Vec::new(), dots.to_vec()))
+        match self.space {
+            Space::Memory => events::deltas_of(&*self.partition.memory(), dots),
+            Space::Durable => self
+                .partition
+                .with_snapshot(|lmdb, txn| events::deltas_of(&DurableEvents { lmdb, txn }, dots)),
+        }
     }
 
-    fn missing(&self, _: &Clock, _: Option<Dot>, _: usize) -> Result<Missing, ReadError> {
-        Ok(Missing::default())
+    fn missing(
+        &self,
+        theirs: &Clock,
+        after: Option<Dot>,
+        bytes_max: usize,
+    ) -> Result<Missing, ReadError> {
+        match self.space {
+            Space::Memory => {
+                let memory = self.partition.memory();
+                events::missing(&*memory, memory.swept(), theirs, after, bytes_max)
+            }
+            Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
+                let swept = events::read_swept(lmdb, txn)?;
+                events::missing(&DurableEvents { lmdb, txn }, &swept, theirs, after, bytes_max)
+            }),
+        }
     }
 
     fn tree_root(&self) -> Result<TreeNode, ReadError> {
@@ -118,8 +159,12 @@ impl Replicated for PartitionSpace {
     }
 
     fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError> {
-        let page = self.partition.bucket_entries(self.space, bucket, None, usize::MAX)?;
-        Ok(BucketContent { entries: page.entries, sound: false })
+        match self.space {
+            Space::Memory => Ok(self.partition.memory().bucket(bucket)),
+            Space::Durable => {
+                self.partition.with_snapshot(|lmdb, txn| bucket_content(lmdb, txn, bucket))
+            }
+        }
     }
 
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {

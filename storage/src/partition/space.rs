@@ -71,9 +71,9 @@ impl Gauges {
 pub struct PartitionStats {
     /// Its number.
     pub partition: u16,
-    /// Objects in durable tables, tombstones included.
+    /// Objects in durable tables that are not deleted.
     pub rows: u64,
-    /// Objects in memory tables, tombstones included.
+    /// Objects in memory tables that are not deleted.
     pub memory_rows: u64,
     /// Bytes of pages in use.
     pub used_bytes: u64,

@@ -25,6 +25,7 @@ use crate::lmdb::Lmdb;
 use crate::partition::expiry::index_key;
 use crate::partition::ops::expires_all_ms;
 use crate::partition::{Partition, Space, head};
+use crate::replica::BucketContent;
 
 const LEAVES: usize = BUCKETS_PER_BRANCH as usize;
 
@@ -246,9 +247,9 @@ pub(crate) fn rebuild(
     let mut expiry: Vec<([u8; 24], Vec<u8>)> = Vec::new();
     for object in lmdb.dbs.objects.iter(txn)? {
         let (row, record) = object?;
-        let Some((hash, digest)) = hash_and_digest(row, record) else { continue };
+        let Some((hash, node)) = hash_and_node(row, record) else { continue };
         if Bucket::of_hash(&hash) == bucket {
-            sum = TreeNode::sum([sum, TreeNode { count: 1, digest: digest.0 }]);
+            sum = TreeNode::sum([sum, node]);
             rows.push((hash.prefix(), row.to_vec()));
             let object = RecordView::open(row, record).map(|view| view.to_object());
             if let Some(ms) = object.ok().as_ref().and_then(expires_all_ms) {
@@ -301,7 +302,7 @@ fn rebuild_expiry(
 }
 
 /// First and last hash prefix of a bucket.
-fn bucket_bounds(bucket: Bucket) -> ([u8; 16], [u8; 16]) {
+pub(crate) fn bucket_bounds(bucket: Bucket) -> ([u8; 16], [u8; 16]) {
     let first = bucket.number() << 4;
     let (mut from, mut to) = ([0; 16], [0xff; 16]);
     from[..2].copy_from_slice(&first.to_be_bytes());
@@ -317,14 +318,20 @@ pub(crate) fn target_of(row: &[u8], view: &RecordView<'_>) -> Option<(TableName,
     Some((table, Key::new(key).ok()?))
 }
 
-fn hash_and_digest(row: &[u8], record: &[u8]) -> Option<(KeyHash, EntryDigest)> {
+fn hash_and_node(row: &[u8], record: &[u8]) -> Option<(KeyHash, TreeNode)> {
     let view = RecordView::open(row, record).ok()?;
     let (table, key) = target_of(row, &view)?;
-    Some((KeyHash::of(&table, &key), EntryDigest::of_view(&table, &key, &view)))
+    let digest = EntryDigest::of_view(&table, &key, &view);
+    Some((KeyHash::of(&table, &key), node_of(digest)))
+}
+
+/// What an object adds to its leaf.
+pub(crate) fn node_of(digest: Option<EntryDigest>) -> TreeNode {
+    digest.map_or_else(TreeNode::default, |digest| TreeNode { count: 1, digest: digest.0 })
 }
 
 impl Partition {
-    /// Root of the hash tree; its count is the number of objects, tombstones included.
+    /// Root of the hash tree; its count is the number of objects that are not deleted.
     ///
     /// # Errors
     /// The head row is damaged or the store is closed.
@@ -342,17 +349,17 @@ impl Partition {
     pub fn tree_children(&self, space: Space, node: TreePath) -> Result<Vec<TreeNode>, ReadError> {
         let memory = self.memory();
         if space == Space::Memory {
-            return Ok(children_of(node, |branch| Ok(memory.leaves(branch)))?);
+            return Ok(memory.children(node));
         }
         self.with_snapshot(|lmdb, txn| {
             let pending = Pending::read(lmdb, txn)?;
-            Ok(children_of(node, |branch| {
+            children_of(node, |branch| {
                 Ok(pending.apply_to(branch, stored_leaves(lmdb, txn, branch)?))
-            })?)
+            })
         })
     }
 
-    /// The objects of `bucket` after the hash `after`, at most `max`.
+    /// The objects of `bucket` that count in the tree, after the hash `after`, at most `max`.
     ///
     /// # Errors
     /// A record is damaged, LMDB gave an error, or the store is closed.
@@ -381,9 +388,10 @@ impl Partition {
                 let record = lmdb.dbs.objects.get(txn, row)?.ok_or_else(corrupt)?;
                 let view = RecordView::open(row, record).map_err(|_damaged| corrupt())?;
                 let (table, key) = target_of(row, &view).ok_or_else(corrupt)?;
-                let digest = EntryDigest::of_view(&table, &key, &view);
-                page.next = hash.try_into().ok();
-                page.entries.push(BucketEntry { table, key, digest });
+                if let Some(digest) = EntryDigest::of_view(&table, &key, &view) {
+                    page.next = hash.try_into().ok();
+                    page.entries.push(BucketEntry { table, key, digest });
+                }
             }
             page.next = None;
             Ok(page)
@@ -408,9 +416,7 @@ impl Partition {
                 let (first, last) = bucket_bounds(bucket);
                 let page = memory.bucket_entries(first, last, None, usize::MAX);
                 report.checked += page.entries.len() as u64;
-                let nodes = page.entries.iter();
-                let sum = nodes.map(|entry| TreeNode { count: 1, digest: entry.digest.0 });
-                if TreeNode::sum(sum) != memory.leaves(bucket.branch())[leaf_index(bucket)] {
+                if !memory.bucket(bucket).sound {
                     report.mismatches.push(bucket);
                 }
             }
@@ -439,14 +445,15 @@ fn scrub_bucket(
     let mut sound = true;
     for entry in lmdb.dbs.buckets.range(txn, &range)? {
         let (hash, row) = entry?;
-        report.checked += 1;
         let record = lmdb.dbs.objects.get(txn, row)?;
-        match record.and_then(|record| hash_and_digest(row, record)) {
-            Some((found, digest)) => {
+        match record.and_then(|record| hash_and_node(row, record)) {
+            Some((found, node)) => {
+                report.checked += node.count;
                 sound &= found.prefix::<16>() == *hash;
-                sum = TreeNode::sum([sum, TreeNode { count: 1, digest: digest.0 }]);
+                sum = TreeNode::sum([sum, node]);
             }
             None => {
+                report.checked += 1;
                 report.corrupt += 1;
                 sound = false;
             }
@@ -459,10 +466,44 @@ fn scrub_bucket(
     Ok(())
 }
 
-fn children_of(
+/// The objects of a bucket that count, as `txn` sees them.
+pub(crate) fn bucket_content(
+    lmdb: &Lmdb,
+    txn: &RoTxn<'_>,
+    bucket: Bucket,
+) -> Result<BucketContent, ReadError> {
+    let (first, last) = bucket_bounds(bucket);
+    let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+    let mut content = BucketContent { entries: Vec::new(), sound: true };
+    for entry in lmdb.dbs.buckets.range(txn, &range)? {
+        let (hash, row) = entry?;
+        let record = lmdb.dbs.objects.get(txn, row)?;
+        let view = record.and_then(|record| RecordView::open(row, record).ok());
+        let named = view.as_ref().and_then(|view| Some((view, target_of(row, view)?)));
+        let Some((view, (table, key))) = named else {
+            content.sound = false;
+            continue;
+        };
+        content.sound &= KeyHash::of(&table, &key).prefix::<16>() == *hash;
+        if let Some(digest) = EntryDigest::of_view(&table, &key, view) {
+            content.entries.push(BucketEntry { table, key, digest });
+        }
+    }
+    let pending = Pending::read(lmdb, txn)?;
+    let leaves = pending.apply_to(bucket.branch(), stored_leaves(lmdb, txn, bucket.branch())?);
+    content.sound &= sum_of(&content.entries) == leaves[leaf_index(bucket)];
+    Ok(content)
+}
+
+/// What these objects add up to.
+pub(crate) fn sum_of(entries: &[BucketEntry]) -> TreeNode {
+    TreeNode::sum(entries.iter().map(|entry| node_of(Some(entry.digest))))
+}
+
+pub(crate) fn children_of<E>(
     node: TreePath,
-    leaves: impl Fn(u8) -> heed::Result<Leaves>,
-) -> heed::Result<Vec<TreeNode>> {
+    leaves: impl Fn(u8) -> Result<Leaves, E>,
+) -> Result<Vec<TreeNode>, E> {
     match node {
         TreePath::Root => {
             let branches = (0..BRANCHES).filter_map(|branch| u8::try_from(branch).ok());

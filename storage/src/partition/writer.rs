@@ -12,24 +12,36 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::digest::Bucket;
 use crate::error::WriteError;
 use crate::identity::EnvIdentity;
 use crate::key::partition_of;
 use crate::lmdb::{Failure, Lmdb, classify};
+use crate::memory::MemoryState;
 use crate::partition::batch::Outcomes;
 use crate::partition::durable::{self, Committed, Done, Limits, TxnError};
 use crate::partition::ops::{Rules, WriteOp, Written};
 use crate::partition::space::{grown, reserve_bytes};
+use crate::partition::sweep::{self, SweepPlan, SweepReport};
 use crate::partition::{BatchReport, Completion, Partition, Reply, Space, Write};
 use crate::table::{TABLES_TABLE, TableKind};
+use crate::vector::VersionVector;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
     Batch(Batch),
     RepairTree(Bucket, SyncSender<Result<(), WriteError>>),
     Renew(u32, SyncSender<Result<(), WriteError>>),
+    Sweep(Space, SweepPlan, SyncSender<Result<SweepReport, WriteError>>),
+    Adopt(Space, Adopted, SyncSender<Result<(), WriteError>>),
     Stop,
+}
+
+/// What a peer has processed and swept.
+pub(crate) struct Adopted {
+    pub(crate) clock: Clock,
+    pub(crate) swept: VersionVector,
 }
 
 /// A batch that owes its replies: dropped unanswered, it answers `Closed`.
@@ -100,6 +112,10 @@ impl Writer {
                     drop(reply.send(repaired));
                 }
                 Command::Renew(incarnation, reply) => drop(reply.send(self.renew(incarnation))),
+                Command::Sweep(space, plan, reply) => drop(reply.send(self.sweep(space, &plan))),
+                Command::Adopt(space, adopted, reply) => {
+                    drop(reply.send(self.adopt(space, &adopted)));
+                }
                 Command::Stop => return,
             }
         }
@@ -160,26 +176,27 @@ impl Writer {
         for (place, _) in outcomes.iter().filter(|(_, outcome)| changed(outcome)) {
             self.note_table(&ops[*place]);
         }
-        let mut committed = [None; 2];
+        let mut committed = [false; 2];
         for (place, outcome) in outcomes {
             match &outcome {
-                Ok(written) => {
-                    let last = &mut committed[written.space as usize];
-                    *last = (*last).max(written.seq);
-                }
+                Ok(written) => committed[written.space as usize] |= written.fresh,
                 Err(_) => report.failed += 1,
             }
             if let Some(reply) = replies[place].take() {
                 answer(reply, outcome);
             }
         }
-        let hook = self.partition.shared.hook.load();
-        let Some(hook) = hook.as_ref() else { return };
         for space in [Space::Durable, Space::Memory] {
-            if let Some(seq) = committed[space as usize] {
-                guarded(|| hook(self.partition.index, space, seq));
+            if committed[space as usize] {
+                self.call_hook(space);
             }
         }
+    }
+
+    fn call_hook(&self, space: Space) {
+        let hook = self.partition.shared.hook.load();
+        let Some(hook) = hook.as_ref() else { return };
+        guarded(|| hook(self.partition.index, space, self.partition.last_seq(space)));
     }
 
     /// Keeps the list of tables up to date with what was just committed.
@@ -209,11 +226,7 @@ impl Writer {
         let rules = self.rules(Space::Memory);
         match catch_unwind(AssertUnwindSafe(|| before.write(&rules, ops, retained))) {
             Ok((state, outcomes)) => {
-                let gauges = &self.partition.gauges;
-                gauges.memory_rows.store(state.len(), Ordering::Relaxed);
-                let last_seq = state.last_seq();
-                self.partition.memory.store(Arc::new(state));
-                self.partition.last_seq[Space::Memory as usize].store(last_seq, Ordering::Release);
+                self.publish(state);
                 outcomes
             }
             Err(panic) => all(ops, &self.aborted(&*panic)),
@@ -435,10 +448,75 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs a transaction that is not a batch.
+    fn sweep(&mut self, space: Space, plan: &SweepPlan) -> Result<SweepReport, WriteError> {
+        let own = self.partition.actor(space);
+        let retained = self.partition.shared.config.changes_retained;
+        if space == Space::Memory {
+            let before = self.partition.memory();
+            let run = || before.sweep(own, plan);
+            let (state, report) =
+                catch_unwind(AssertUnwindSafe(run)).map_err(|panic| self.aborted(&*panic))?;
+            self.publish(state);
+            return Ok(report);
+        }
+        let (mut report, mut used_bytes) = (SweepReport::default(), 0);
+        self.alone(|lmdb, before| {
+            let (after, swept, used) = durable::sweep(lmdb, before, own, plan, retained)?;
+            (report, used_bytes) = (swept, used);
+            Ok(after)
+        })?;
+        let gauges = &self.partition.gauges;
+        gauges.used_bytes.store(used_bytes, Ordering::Relaxed);
+        Ok(report)
+    }
+
+    fn adopt(&mut self, space: Space, theirs: &Adopted) -> Result<(), WriteError> {
+        let own = self.partition.actor(space);
+        if space == Space::Memory {
+            let state = self.partition.memory().adopt(own, &theirs.clock, &theirs.swept)?;
+            self.publish(state);
+        } else {
+            let (mut clock, mut swept) =
+                (self.committed.clock.clone(), self.committed.swept.clone());
+            let counter = self.committed.head.counter;
+            let changed =
+                sweep::adopt(&mut clock, &mut swept, own, counter, &theirs.clock, &theirs.swept)?;
+            if changed.is_empty() && swept == self.committed.swept {
+                return Ok(());
+            }
+            self.alone(|lmdb, before| {
+                durable::join(lmdb, before, clock.clone(), swept.clone(), &changed)
+            })?;
+        }
+        self.call_hook(space);
+        Ok(())
+    }
+
+    /// Makes a state of the memory tables the current one.
+    fn publish(&self, state: MemoryState) {
+        self.partition.gauges.memory_rows.store(state.root().count, Ordering::Relaxed);
+        let last_seq = state.last_seq();
+        self.partition.memory.store(Arc::new(state));
+        self.partition.last_seq[Space::Memory as usize].store(last_seq, Ordering::Release);
+    }
+
+    /// Runs a transaction that is not a batch; once more with a larger map when it did not fit.
     fn alone(
         &mut self,
-        run: impl FnOnce(&Lmdb, &Committed) -> Result<Committed, TxnError>,
+        mut run: impl FnMut(&Lmdb, &Committed) -> Result<Committed, TxnError>,
+    ) -> Result<(), WriteError> {
+        self.grow(0);
+        loop {
+            match self.alone_once(&mut run) {
+                Err(WriteError::StorageFull { .. }) if self.grow(u64::MAX) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn alone_once(
+        &mut self,
+        run: &mut impl FnMut(&Lmdb, &Committed) -> Result<Committed, TxnError>,
     ) -> Result<(), WriteError> {
         if let Some(why) = self.partition.gauges.stopped() {
             return Err(WriteError::Stopped(why));

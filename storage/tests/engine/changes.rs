@@ -122,7 +122,7 @@ fn tree_is_walked_down_to_the_objects() {
                     let page = partition.bucket_entries(space, bucket, after, 1).unwrap();
                     for entry in &page.entries {
                         let object = partition.object(&entry.table, &entry.key).unwrap().unwrap();
-                        let digest = EntryDigest::of(&entry.table, &entry.key, &object);
+                        let digest = EntryDigest::of(&entry.table, &entry.key, &object).unwrap();
                         assert_eq!(entry.digest, digest);
                         sum = TreeNode::sum([sum, TreeNode { count: 1, digest: digest.0 }]);
                     }
