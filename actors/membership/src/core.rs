@@ -285,6 +285,12 @@ impl Membership {
         self.detector.liveness(node)
     }
 
+    /// Local health: 0 is well; see [`crate::swim`].
+    #[must_use]
+    pub fn health(&self) -> u64 {
+        self.detector.health()
+    }
+
     /// Peers to gossip with: connected, not down.
     #[must_use]
     pub fn neighbours(&self) -> &BTreeSet<NodeId> {

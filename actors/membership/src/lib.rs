@@ -8,7 +8,6 @@
 //!
 //! What it refuses: opening connections (see [`Connector`]), and knowing what else the cluster talks about.
 
-pub mod admission;
 pub mod config;
 pub mod core;
 pub mod gossip;
@@ -18,3 +17,17 @@ pub mod rng;
 pub mod saved;
 pub mod swim;
 pub mod view;
+
+pub mod admission;
+
+pub mod actor;
+mod connector;
+pub mod file;
+pub mod handle;
+mod trace;
+
+pub use actor::{Setup, child_spec};
+pub use admission::Refusal;
+pub use connector::{Connector, ConnectorHandle, DialError, Renew, RenewHandle};
+pub use core::{Force, OpError, Own};
+pub use handle::{MembershipHandle, RequestError, Stats};
