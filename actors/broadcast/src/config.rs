@@ -46,6 +46,8 @@ pub const ANNOUNCE_RUNS: usize = 1024;
 pub const WANTED_MAX: u64 = 65_536;
 /// Dots in one graft. // guess: about the batch that was lost
 pub const GRAFT_DOTS_MAX: u64 = 4096;
+/// As [`GRAFT_DOTS_MAX`], to count with.
+pub(crate) const GRAFT_DOTS_MAX_USIZE: usize = 4096;
 /// Peers remembered that have announced a wanted event. // guess
 pub const ANNOUNCERS_MAX: usize = 8;
 /// Peers remembered that announce events of a root, to repair its tree with. // guess

@@ -100,6 +100,11 @@ pub enum Input {
         /// The peer.
         peer: NodeId,
     },
+    /// Something for a peer was not sent for another reason.
+    Unsent {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Time has passed.
     Tick,
 }
@@ -240,6 +245,11 @@ impl Plumtree {
     /// Takes an input and says what to do, in order. `now_ms` never goes back.
     pub fn handle(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
         self.inputs += 1;
+        if self.next_tick_ms <= now_ms && !self.awaits_tick() && input != Input::Tick {
+            // The first announcement after a pause collects for a whole period, too: most peers have shown by then that they
+            // need none.
+            self.next_tick_ms = now_ms.saturating_add(self.config.lazy_tick_ms);
+        }
         match input {
             Input::Published { stream, dots } => {
                 self.spread(None, (self.own, 0, stream), dots, out);
@@ -276,6 +286,7 @@ impl Plumtree {
                 self.demoted.insert(peer, now_ms.saturating_add(self.config.demote_ms));
                 self.overflow(peer, out);
             }
+            Input::Unsent { peer } => self.overflow(peer, out),
             Input::Tick => self.on_tick(now_ms, out),
         }
     }
@@ -289,8 +300,7 @@ impl Plumtree {
     /// When a tick has something to do; `None` when nothing waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let has_tick = !self.lazy.is_empty() || !self.behind.is_empty() || !self.demoted.is_empty();
-        let tick = has_tick.then_some(self.next_tick_ms);
+        let tick = self.awaits_tick().then_some(self.next_tick_ms);
         tick.into_iter().chain(self.wants.next_deadline()).min()
     }
 
@@ -310,6 +320,10 @@ impl Plumtree {
     #[must_use]
     pub fn parent(&self, root: &NodeId) -> Option<NodeId> {
         self.trees.get(root)?.parent
+    }
+
+    fn awaits_tick(&self) -> bool {
+        !self.lazy.is_empty() || !self.behind.is_empty() || !self.demoted.is_empty()
     }
 
     fn tree(&mut self, root: NodeId) -> &mut Tree {
@@ -495,6 +509,9 @@ impl Plumtree {
         if !dots.is_empty() {
             out.push(Output::Answer { to: from, root, round, stream, dots });
         }
+        // It has lost its way to some root, and may lack more than it knows.
+        let items = self.lazy.take(from);
+        self.announce(from, items, out);
     }
 
     fn on_neighbours(

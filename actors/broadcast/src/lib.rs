@@ -8,13 +8,19 @@
 //!
 //! Refuses: to keep messages (the store has them) and to wait for a slow peer.
 
+mod actor;
 pub mod config;
 pub mod core;
 pub mod dots;
 mod graft;
+pub mod handle;
+mod jobs;
 mod lazy;
 pub mod messages;
+pub mod source;
 mod tree;
 
 pub use config::Config;
 pub use core::{Counters, Input, Output, Plumtree};
+pub use handle::{BroadcastHandle, Parts, Stats, child_spec};
+pub use source::{Behind, Events, MergeFailure, Merging, Sink, Source, StoreSource, stream_of};
