@@ -120,8 +120,19 @@ where
 /// # Errors
 /// [`DialError::Io`] and [`DialError::Protocol`].
 pub async fn read_message<R: AsyncRead + Unpin>(read: &mut R) -> Result<Vec<u8>, DialError> {
+    read_message_within(read, HELLO_BYTES_MAX).await
+}
+
+/// As [`read_message`], with another bound.
+///
+/// # Errors
+/// As [`read_message`].
+pub async fn read_message_within<R: AsyncRead + Unpin>(
+    read: &mut R,
+    max: usize,
+) -> Result<Vec<u8>, DialError> {
     let len = usize::from(read.read_u16().await?);
-    if len > HELLO_BYTES_MAX {
+    if len > max {
         return Err(HelloError::TooLarge(len).into());
     }
     let mut body = vec![0; len];

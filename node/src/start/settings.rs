@@ -39,8 +39,9 @@ pub(super) fn transport_config(config: &Config, name: &str, store: &Store) -> tr
             .tls_certificate
             .clone()
             .zip(cluster.tls_key.clone())
-            .map(|(cert, key)| TlsFiles { cert, key }),
+            .map(|(cert, key)| TlsFiles { cert, key, ca: None }),
         allow_plaintext: cluster.allow_plaintext,
+        partitions: store.partitions(),
         ..transport::Config::default()
     }
 }

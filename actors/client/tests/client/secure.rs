@@ -13,7 +13,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn tls() -> Config {
-    let files = TlsFiles { cert: file("node.pem"), key: file("node.key") };
+    let files = TlsFiles { cert: file("node.pem"), key: file("node.key"), ca: None };
     Config { tls: Some(files), ..Config::default() }
 }
 
@@ -57,7 +57,7 @@ async fn a_port_that_cannot_be_served_is_said_at_the_start() {
     let listen = vec![held.local_addr().unwrap()];
     let why = FakeNode::try_with(Config { listen, ..Config::default() }).await.unwrap_err();
     assert!(why.contains(&format!("address {} is in use", held.local_addr().unwrap())), "{why}");
-    let missing = TlsFiles { cert: file("none.pem"), key: file("node.key") };
+    let missing = TlsFiles { cert: file("none.pem"), key: file("node.key"), ca: None };
     let why =
         FakeNode::try_with(Config { tls: Some(missing), ..Config::default() }).await.unwrap_err();
     assert!(why.contains("none.pem"), "{why}");

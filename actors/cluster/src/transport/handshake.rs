@@ -1,6 +1,8 @@
 //! The node's side of the handshake.
 
+use super::hex;
 use super::listener::Context;
+use super::peers;
 use crate::session::{Identity, Place};
 use ed25519_dalek::{Signature, VerifyingKey};
 use std::net::SocketAddr;
@@ -9,6 +11,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use weald_link::Halves;
 use weald_link::hello::{DialError, random, read_message, write_message};
+use weald_link::pki::Identity as NodeIdentity;
 use weald_proto::hello::{
     Answer, Challenge, Hello, HelloError, MAGIC, Proof, Refused, Role, VERSION, Verdict, decode,
     transcript,
@@ -23,6 +26,14 @@ const NOBODY: [u8; 32] = {
 };
 
 /// A peer that is who it says.
+pub(super) enum Greeted {
+    /// A client.
+    Client(Admitted),
+    /// Another node.
+    Node(peers::Accepted),
+}
+
+/// A client that is who it says.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) place: Place,
@@ -37,8 +48,8 @@ pub(super) enum Rejected {
     #[error(transparent)]
     Peer(#[from] DialError),
     /// It was told no.
-    #[error("{refused} (client {name:?})")]
-    Refused { refused: Refused, name: String },
+    #[error("{refused} ({who} {name:?})")]
+    Refused { refused: Refused, who: &'static str, name: String },
     /// It took too long.
     #[error("no handshake within {HELLO_TIMEOUT_MS} ms")]
     Timeout,
@@ -59,12 +70,13 @@ impl From<HelloError> for Rejected {
 /// Time for everything before a session.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS);
 
-/// Speaks the handshake; a peer that is refused has been told when this returns.
+/// Speaks the handshake; a peer that is refused has been told when this returns. `proved`: the node in its certificate.
 pub(super) async fn greet(
     halves: &mut Halves,
+    proved: Option<NodeIdentity>,
     peer: SocketAddr,
     ctx: &Context,
-) -> Result<Admitted, Rejected> {
+) -> Result<Greeted, Rejected> {
     let mut magic = [0; MAGIC.len()];
     halves.read.read_exact(&mut magic).await?;
     if magic != MAGIC {
@@ -72,21 +84,39 @@ pub(super) async fn greet(
     }
     let hello_bytes = read_message(&mut halves.read).await?;
     let hello: Hello = decode(&hello_bytes)?;
+    match hello.role {
+        Role::Node => Ok(Greeted::Node(peers::greet(halves, proved, &ctx.shared).await?)),
+        Role::Client => {
+            Ok(Greeted::Client(greet_client(halves, &hello_bytes, hello, peer, ctx).await?))
+        }
+    }
+}
+
+async fn greet_client(
+    halves: &mut Halves,
+    hello_bytes: &[u8],
+    hello: Hello,
+    peer: SocketAddr,
+    ctx: &Context,
+) -> Result<Admitted, Rejected> {
+    let rejected =
+        |refused: Refused, name: String| Rejected::Refused { refused, who: "client", name };
     if let Err(refused) = acceptable(&hello, ctx) {
         write_message(&mut halves.write, &Answer::Refused(refused.clone())).await?;
-        return Err(Rejected::Refused { refused, name: hello.name });
+        return Err(rejected(refused, hello.name));
     }
+    let config = &ctx.shared.config;
     let challenge = Challenge {
-        node: ctx.config.node_name.clone(),
-        uuid: ctx.config.node_uuid,
-        incarnation: ctx.config.incarnation,
+        node: config.node_name.clone(),
+        uuid: config.node_uuid,
+        incarnation: ctx.shared.incarnation(),
         nonce: random().map_err(DialError::Random)?,
     };
     let answer = Answer::Challenge(challenge);
     write_message(&mut halves.write, &answer).await?;
     // What is signed are the bytes as they were sent.
     let answer_bytes = weald_proto::hello::encode(&answer)?;
-    let signed = transcript(&hello_bytes, answer_bytes.get(2..).unwrap_or_default());
+    let signed = transcript(hello_bytes, answer_bytes.get(2..).unwrap_or_default());
     let proof: Proof = decode(&read_message(&mut halves.read).await?)?;
     let cookie = hex(&random::<32>().map_err(DialError::Random)?);
     match admit(&hello.name, &signed, &proof, peer, ctx) {
@@ -97,7 +127,7 @@ pub(super) async fn greet(
         }
         Err(refused) => {
             write_message(&mut halves.write, &Verdict::Refused(refused.clone())).await?;
-            Err(Rejected::Refused { refused, name: hello.name })
+            Err(rejected(refused, hello.name))
         }
     }
 }
@@ -106,11 +136,7 @@ fn acceptable(hello: &Hello, ctx: &Context) -> Result<(), Refused> {
     if hello.version != VERSION {
         return Err(Refused::Version { ours: VERSION, theirs: hello.version });
     }
-    match hello.role {
-        Role::Client => {}
-        Role::Node => return Err(Refused::Role),
-    }
-    match (&hello.cluster, &ctx.config.cluster) {
+    match (&hello.cluster, &ctx.shared.config.cluster) {
         (Some(theirs), Some(ours)) if theirs != ours => Err(Refused::Cluster),
         _ => Ok(()),
     }
@@ -132,7 +158,7 @@ fn admit(
     let identity = Identity { name: name.to_owned(), role, peer: peer.to_string() };
     let place = ctx
         .sessions
-        .admit(identity.clone(), Some(key), ctx.config.clients_max)
+        .admit(identity.clone(), Some(key), ctx.shared.config.clients_max)
         .ok_or(Refused::Busy)?;
     Ok((place, identity))
 }
@@ -145,13 +171,4 @@ fn verify(key: &[u8; 32], signed: &[u8], signature: &[u8]) -> bool {
         return false;
     };
     key.verify_strict(signed, &signature).is_ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a String does not fail.
-        write!(out, "{byte:02x}").ok();
-        out
-    })
 }

@@ -1,8 +1,8 @@
 //! The actor that owns the listening sockets.
 
-use super::handshake::{self, Admitted, Rejected, greet};
+use super::handshake::{self, Admitted, Greeted, Rejected, greet};
 use super::limit::LogLimit;
-use super::{Config, tls};
+use super::peers::{Accepted, Shared};
 use crate::service::{Credentials, Service};
 use crate::session::{Session, Sessions};
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
 use weald_link::filter::Side;
 use weald_link::{Close, Connection, Halves, IDLE_TIMEOUT_MIN, Limits, Outbound, Receive, Setup};
@@ -23,12 +22,11 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration:
 
 /// What every connection needs.
 pub(super) struct Context {
-    pub(super) config: Config,
+    pub(super) shared: Arc<Shared>,
     pub(super) service: Arc<dyn Service>,
     pub(super) credentials: Arc<dyn Credentials>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) clients: DynamicHandle,
-    pub(super) bound: watch::Sender<Vec<SocketAddr>>,
     /// The sockets outlive a killed listener, so that its successor goes on with them: no port is lost to another program,
     /// and peers that wait to be accepted are not refused.
     pub(super) sockets: Mutex<Vec<Arc<TcpListener>>>,
@@ -68,21 +66,24 @@ impl Actor for Listener {
         myself: ActorRef<Msg>,
         ctx: Arc<Context>,
     ) -> Result<State, ActorProcessingErr> {
-        if ctx.config.idle_timeout < IDLE_TIMEOUT_MIN {
+        let Shared { config, tls, bound: bound_now, .. } = &*ctx.shared;
+        let idle_timeout = config.idle_timeout.min(config.peer_idle_timeout);
+        if idle_timeout < IDLE_TIMEOUT_MIN {
             return Err(format!(
-                "an idle timeout of {:?} would cut clients that are well: the least is {IDLE_TIMEOUT_MIN:?}",
-                ctx.config.idle_timeout
+                "an idle timeout of {idle_timeout:?} would cut peers that are well: the least is {IDLE_TIMEOUT_MIN:?}",
             )
             .into());
         }
-        let acceptor = ctx.config.tls.as_ref().map(tls::acceptor).transpose()?;
+        if tls.loaded().is_none() {
+            tls.load()?;
+        }
         let mut sockets = std::mem::take(&mut *ctx.sockets());
         if sockets.is_empty() {
             // After an orderly restart the port stays the one that was chosen first.
-            let before = ctx.bound.borrow().clone();
-            let wanted = if before.is_empty() { ctx.config.listen.clone() } else { before };
+            let before = bound_now.borrow().clone();
+            let wanted = if before.is_empty() { config.listen.clone() } else { before };
             for address in wanted {
-                let plain = acceptor.is_none() && !ctx.config.allow_plaintext;
+                let plain = !tls.is_on() && !config.allow_plaintext;
                 if plain && !address.ip().is_loopback() {
                     return Err(format!(
                         "address {address} is reachable from other machines: configure a certificate, or allow plain text"
@@ -96,16 +97,12 @@ impl Actor for Listener {
         let bound =
             sockets.iter().map(|socket| socket.local_addr()).collect::<io::Result<Vec<_>>>()?;
         for address in &bound {
-            tracing::info!(event = "cluster_listening", address = %address, tls = acceptor.is_some(), "cluster port open");
+            tracing::info!(event = "cluster_listening", address = %address, tls = tls.is_on(), "cluster port open");
         }
-        ctx.bound.send_replace(bound.clone());
+        bound_now.send_replace(bound.clone());
         let logs = Arc::new(LogLimit::new());
         let loops = sockets.into_iter().zip(bound).map(|(listener, address)| {
-            let accept = Accept {
-                ctx: Arc::clone(&ctx),
-                acceptor: acceptor.clone(),
-                logs: Arc::clone(&logs),
-            };
+            let accept = Accept { ctx: Arc::clone(&ctx), logs: Arc::clone(&logs) };
             let myself = myself.clone();
             tokio::spawn(async move {
                 accept.run(listener).await;
@@ -162,7 +159,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 
 struct Accept {
     ctx: Arc<Context>,
-    acceptor: Option<tls::Acceptor>,
     logs: Arc<LogLimit>,
 }
 
@@ -181,7 +177,7 @@ impl Accept {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    if handshakes.make_room(self.ctx.config.handshakes_max) {
+                    if handshakes.make_room(self.ctx.shared.config.handshakes_max) {
                         self.log(
                             peer,
                             "too many unauthenticated connections, the oldest is dropped",
@@ -189,7 +185,6 @@ impl Accept {
                     }
                     let handshake = Handshake {
                         ctx: Arc::clone(&self.ctx),
-                        acceptor: self.acceptor.clone(),
                         logs: Arc::clone(&self.logs),
                         peer,
                     };
@@ -259,7 +254,6 @@ impl Handshakes {
 
 struct Handshake {
     ctx: Arc<Context>,
-    acceptor: Option<tls::Acceptor>,
     logs: Arc<LogLimit>,
     peer: SocketAddr,
 }
@@ -268,17 +262,26 @@ impl Handshake {
     async fn run(self, stream: TcpStream) {
         let greeted = tokio::time::timeout(handshake::TIMEOUT, async {
             stream.set_nodelay(true)?;
-            let mut halves = match &self.acceptor {
-                Some(acceptor) => acceptor.accept(stream).await?,
-                None => Halves::tcp(stream),
+            // Those of this moment: files may be exchanged at any time.
+            let (mut halves, proved) = match self.ctx.shared.tls.loaded() {
+                Some(tls) => tls.accept(stream).await?,
+                None => (Halves::tcp(stream), None),
             };
-            let admitted = greet(&mut halves, self.peer, &self.ctx).await?;
-            Ok::<_, Rejected>((halves, admitted))
+            let greeted = greet(&mut halves, proved, self.peer, &self.ctx).await?;
+            Ok::<_, Rejected>((halves, greeted))
         });
         match greeted.await {
-            Ok(Ok((halves, admitted))) => self.connect(halves, admitted).await,
+            Ok(Ok((halves, Greeted::Client(admitted)))) => self.connect(halves, admitted).await,
+            Ok(Ok((halves, Greeted::Node(accepted)))) => self.connect_node(halves, accepted).await,
             Ok(Err(why)) => rejected(&self.logs, self.peer, &why),
             Err(_elapsed) => rejected(&self.logs, self.peer, &Rejected::Timeout),
+        }
+    }
+
+    /// Starts the connection actor of a node.
+    async fn connect_node(self, halves: Halves, accepted: Accepted) {
+        if let Err(e) = accepted.start(halves).await {
+            rejected(&self.logs, self.peer, &e);
         }
     }
 
@@ -287,8 +290,8 @@ impl Handshake {
         let Self { ctx, peer, logs, .. } = self;
         let Admitted { place, identity, cookie } = admitted;
         let limits = Limits {
-            outbound_bytes_max: ctx.config.outbound_bytes_max,
-            idle_timeout: ctx.config.idle_timeout,
+            outbound_bytes_max: ctx.shared.config.outbound_bytes_max,
+            idle_timeout: ctx.shared.config.idle_timeout,
             ..Limits::default()
         };
         let number = place.id();

@@ -1,10 +1,11 @@
-//! The cluster port: how programs on other machines reach a node through `ractor_cluster`.
+//! The cluster port: how programs and nodes on other machines reach a node through `ractor_cluster`.
 //!
-//! What it is: a supervisor `transport` over `clients` (dynamic: one connection actor for each client, see
-//! [`weald_link::connection`]), `credentials` (ends the sessions of clients that were taken away) and `listener`.
+//! What it is: a supervisor `transport` over `peers` (dynamic: connections with other nodes, and their dialers), `keeper`
+//! (see [`Transport`]), `clients` (dynamic: one connection actor for each client, see [`weald_link::connection`]),
+//! `credentials` (ends the sessions of clients that were taken away) and `listener`.
 //!
 //! ```text
-//! accept ─► TLS ─► hello, in a task of its own ─► place in the table ─► connection actor under `clients`
+//! accept ─► TLS ─► hello, in a task of its own ─► place in the table ─► connection actor under `clients` or `peers`
 //!            └────────── 5 s for all of it ──────────┘
 //! ```
 //! What it guarantees: the port is bound before the listener counts as started; an unauthenticated peer costs one task and
@@ -12,13 +13,15 @@
 //! `ractor_cluster` sees no byte of a peer before its handshake is done; nothing a peer does ends the listener or touches
 //! another session; log lines that strangers can cause are rate-limited.
 //!
-//! What it refuses: members of the cluster (role `node`) in this release, and plain text beyond loopback unless told.
+//! What it refuses: other nodes without mutual TLS, and plain text of clients beyond loopback unless told.
 
 mod handshake;
 mod limit;
 mod listener;
+mod peers;
 mod tls;
 
+pub use peers::{Admission, AdmitAll, ChannelStats, DialFailure, PeerStats, Transport};
 pub use tls::TlsFiles;
 
 use crate::service::{Credentials, Service};
@@ -29,6 +32,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use weald_link::Limits;
+use weald_proto::hello::node::VERSIONS;
 use weald_supervision::{
     Address, ChildSpec, DynamicHandle, DynamicSpec, Intensity, Shutdown, Strategy, SupervisorSpec,
 };
@@ -54,10 +58,24 @@ pub struct Config {
     pub outbound_bytes_max: usize,
     /// A client that is silent, or does not read, for so long is cut; at least 6 s, as it pings every 1 to 5 s.
     pub idle_timeout: Duration,
-    /// Certificate and key; none: plain text.
+    /// Certificate, key and authority; none: plain text, and no other nodes.
     pub tls: Option<TlsFiles>,
     /// Whether plain text is served beyond loopback.
     pub allow_plaintext: bool,
+    /// Partitions of the node's keys: those of its peers must be as many.
+    pub partitions: u16,
+    /// Connections with each peer for control, data and relay; the smaller number of both sides counts.
+    pub lanes: [u8; 3],
+    /// Where other nodes reach this one, `host:port`; none: where it listens.
+    pub advertise: Vec<String>,
+    /// What this node can do beyond its version, by name.
+    pub capabilities: Vec<String>,
+    /// Least and greatest version of the protocol between nodes that it speaks.
+    pub versions: (u16, u16),
+    /// Most bytes that wait on one connection with a peer.
+    pub peer_outbound_bytes_max: usize,
+    /// A peer that is silent, or does not read, for so long is cut; at least 6 s, as it pings every 1 to 5 s.
+    pub peer_idle_timeout: Duration,
 }
 
 impl Default for Config {
@@ -75,6 +93,13 @@ impl Default for Config {
             idle_timeout,
             tls: None,
             allow_plaintext: false,
+            partitions: 8,
+            lanes: [1, 2, 2],
+            advertise: Vec::new(),
+            capabilities: Vec::new(),
+            versions: VERSIONS,
+            peer_outbound_bytes_max: 16 << 20,          // guess
+            peer_idle_timeout: Duration::from_secs(10), // two pings at the slowest pace
         }
     }
 }
@@ -97,7 +122,7 @@ impl Bound {
     }
 }
 
-/// The supervisor `transport`, and where it listens once it is up.
+/// The supervisor `transport` of a node that has no peers, and where it listens once it is up.
 #[must_use]
 pub fn child_spec(
     config: Config,
@@ -105,22 +130,73 @@ pub fn child_spec(
     credentials: Arc<dyn Credentials>,
     sessions: Arc<Sessions>,
 ) -> (ChildSpec, Bound) {
-    let clients = DynamicHandle::new("clients");
-    let (bound, bound_now) = watch::channel(Vec::new());
-    let spec = DynamicSpec {
-        shutdown: Some(Shutdown::Timeout(Duration::from_secs(1))),
-        // Sessions are temporary: none is ever restarted.
-        intensity: Intensity { max_restarts: 0, window: Duration::from_secs(1) },
+    let transport = Transport::new(config);
+    (transport.child_spec(service, credentials, sessions), transport.bound())
+}
+
+impl Transport {
+    /// Where it listens, once it does.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        Bound(self.shared.bound.subscribe())
+    }
+
+    /// The supervisor `transport`.
+    #[must_use]
+    pub fn child_spec(
+        &self,
+        service: Arc<dyn Service>,
+        credentials: Arc<dyn Credentials>,
+        sessions: Arc<Sessions>,
+    ) -> ChildSpec {
+        let shared = Arc::clone(&self.shared);
+        let clients = DynamicHandle::new("clients");
+        let peers_spec =
+            ChildSpec::dynamic("peers", &shared.children, connections(PEERS_CHILDREN_MAX));
         // A session that has ended may still have its actor for a moment.
-        max_children: config.clients_max.saturating_mul(2),
+        let clients_max = shared.config.clients_max.saturating_mul(2);
+        let clients_spec = ChildSpec::dynamic("clients", &clients, connections(clients_max));
+        let keeper_shared = Arc::clone(&shared);
+        let keeper_spec =
+            ChildSpec::task("keeper", move |cx| peers::keep(Arc::clone(&keeper_shared), cx));
+        let credentials_spec = recheck_spec(Arc::clone(&sessions), Arc::clone(&credentials));
+
+        let sockets = Mutex::default();
+        let ctx = Arc::new(Context { shared, service, credentials, sessions, clients, sockets });
+        let address = Address::new("listener");
+        let listener_spec =
+            ChildSpec::worker("listener", &address, move || (Listener, Arc::clone(&ctx)))
+                .shutdown(Shutdown::Timeout(Duration::from_secs(2)));
+
+        let transport = SupervisorSpec::new(Strategy::RestForOne)
+            .child(peers_spec)
+            .child(clients_spec)
+            .child(credentials_spec)
+            .child(listener_spec)
+            // After the listener, which reads the certificates first and says what is wrong with them.
+            .child(keeper_spec);
+        ChildSpec::supervisor("transport", transport)
+    }
+}
+
+/// Connections and dialers under `peers`: those of 1,024 peers, and as many that are about to end.
+const PEERS_CHILDREN_MAX: usize = 20_000;
+
+fn connections(max_children: usize) -> DynamicSpec {
+    DynamicSpec {
+        shutdown: Some(Shutdown::Timeout(Duration::from_secs(1))),
+        // They are temporary: none is ever restarted.
+        intensity: Intensity { max_restarts: 0, window: Duration::from_secs(1) },
+        max_children,
         quiet: true,
         ..DynamicSpec::default()
-    };
-    let clients_spec = ChildSpec::dynamic("clients", &clients, spec);
+    }
+}
 
-    let (table, looked_up) = (Arc::clone(&sessions), Arc::clone(&credentials));
-    let credentials_spec = ChildSpec::task("credentials", move |cx| {
-        let (table, credentials) = (Arc::clone(&table), Arc::clone(&looked_up));
+/// Ends the sessions of clients whose credentials are taken away.
+fn recheck_spec(sessions: Arc<Sessions>, credentials: Arc<dyn Credentials>) -> ChildSpec {
+    ChildSpec::task("credentials", move |cx| {
+        let (table, credentials) = (Arc::clone(&sessions), Arc::clone(&credentials));
         async move {
             let mut changed = credentials.changed();
             loop {
@@ -132,18 +208,14 @@ pub fn child_spec(
                 }
             }
         }
-    });
+    })
+}
 
-    let sockets = Mutex::default();
-    let ctx = Arc::new(Context { config, service, credentials, sessions, clients, bound, sockets });
-    let address = Address::new("listener");
-    let listener_spec =
-        ChildSpec::worker("listener", &address, move || (Listener, Arc::clone(&ctx)))
-            .shutdown(Shutdown::Timeout(Duration::from_secs(2)));
-
-    let transport = SupervisorSpec::new(Strategy::RestForOne)
-        .child(clients_spec)
-        .child(credentials_spec)
-        .child(listener_spec);
-    (ChildSpec::supervisor("transport", transport), Bound(bound_now))
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String does not fail.
+        write!(out, "{byte:02x}").ok();
+        out
+    })
 }

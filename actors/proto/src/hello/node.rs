@@ -8,8 +8,9 @@
 //!   MAGIC, Hello{role: Node, ..}, NodeHello{..} ─►
 //!                     ◄─ NodeAnswer::Welcome{hello, cookie} | NodeAnswer::Refused
 //! ```
-//! [`NodeHello`] begins with the versions, and [`NodeAnswer`] with its refusals: these keep their encoding for ever, so that
-//! nodes of any two releases can tell each other why they do not talk. The rest of the hello belongs to the version.
+//! [`NodeHello`] begins with the versions, and a refusal is encoded as in [`super::Answer`]: these keep their encoding for
+//! ever, so that nodes of any two releases can tell each other why they do not talk. The rest of the hello belongs to the
+//! version. A stranger without a certificate is refused after the first hello.
 
 use super::{HelloError, Refused};
 use crate::limits::{
@@ -58,8 +59,6 @@ pub struct NodeHello {
 /// The acceptor's answer.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeAnswer {
-    /// No, and why. The connection ends.
-    Refused(Refused),
     /// Welcome; the stream now speaks `ractor_cluster`.
     Welcome {
         /// The acceptor.
@@ -67,6 +66,8 @@ pub enum NodeAnswer {
         /// Cookie of this connection, 64 hex digits.
         cookie: String,
     },
+    /// No, and why. The connection ends. Encoded as a refusal in [`super::Answer`] is.
+    Refused(Refused),
 }
 
 impl std::fmt::Debug for NodeAnswer {
@@ -135,7 +136,7 @@ impl NodeHello {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hello::{decode, encode_within};
+    use crate::hello::{Answer, decode, encode_within};
     use crate::limits::NODE_HELLO_BYTES_MAX;
 
     fn hello() -> NodeHello {
@@ -175,6 +176,14 @@ mod tests {
         assert_eq!(versions_of(&encoded[2..]), Ok(VERSIONS));
         assert_eq!(decode::<NodeHello>(&encoded[2..]), Ok(hello()));
         assert_eq!(hello().check(), Ok(()));
+    }
+
+    #[test]
+    fn refusals_of_both_handshakes_have_the_same_bytes() {
+        let refused = Refused::Versions { ours: (1, 2), theirs: (3, 4) };
+        let bytes = postcard::to_stdvec(&Answer::Refused(refused.clone())).unwrap();
+        assert_eq!(bytes, [1, 6, 1, 2, 3, 4], "golden bytes");
+        assert_eq!(decode::<NodeAnswer>(&bytes), Ok(NodeAnswer::Refused(refused)));
     }
 
     #[test]
