@@ -230,6 +230,7 @@ impl Exchange {
             _ => false,
         };
         let walks = *mine_needs || *theirs_needs || (self.link.clocks_equal() && roots_differ);
+        self.link.streamed(*mine_needs, *theirs_needs);
         self.stage = if walks { self.walk(cx) } else { Stage::Done { converged: self.link.clean } };
         Ok(())
     }

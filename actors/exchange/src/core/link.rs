@@ -75,7 +75,8 @@ pub(crate) struct Link {
     pub(crate) opened_ms: u64,
     pub(crate) mine: ShardState,
     pub(crate) theirs: Arc<Clock>,
-    /// Whether this side has processed all that the peer had when the shard was opened, and the other way round.
+    /// Whether this side has processed all that the peer had when the shard was opened, and the other way round. After the
+    /// streams also what came with them.
     mine_descends: bool,
     theirs_descends: bool,
     /// Nothing was refused, nothing was unsound.
@@ -118,6 +119,15 @@ impl Link {
     /// Both had processed the same when the shard was opened.
     pub(crate) const fn clocks_equal(&self) -> bool {
         self.mine_descends && self.theirs_descends
+    }
+
+    /// The streams are through: a side whose peer could name everything that it lacked has it now.
+    pub(crate) const fn streamed(&mut self, mine_forgot: bool, theirs_forgot: bool) {
+        // Unless something was refused: then only the clocks can tell.
+        if self.clean {
+            self.mine_descends |= !theirs_forgot;
+            self.theirs_descends |= !mine_forgot;
+        }
     }
 
     pub(crate) const fn number(&self) -> u16 {
@@ -334,8 +344,8 @@ impl Link {
     /// What is dead when an object of the peer is merged.
     ///
     /// A value that a side has processed and does not hold is dead there if the event that killed it may be unknown to the
-    /// other side. When the other side had processed everything that this one had, and still holds the value, nothing killed
-    /// it: it was lost. The same goes for a side whose bucket does not add up.
+    /// other side: if that lacks events whose keys were forgotten here. When the other side has processed everything that this
+    /// one has, and still holds the value, nothing killed it: it was lost. So was what a bucket lacks that does not add up.
     fn evidence(&self, mine_sound: bool, theirs_sound: bool, now_ms: u64) -> Evidence {
         let own_kills = mine_sound && !self.theirs_descends;
         let peer_kills = theirs_sound && !self.mine_descends;

@@ -17,7 +17,7 @@ pub use link::{REPAIR_MS_MAX, WINDOW};
 pub use outcome::{
     Counters, DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed, MergeFailure, Outcome,
 };
-pub use scheduler::{PeerStatus, Scheduler, Settings};
+pub use scheduler::{BEHIND_MS_MIN, PeerStatus, Scheduler, Settings};
 pub use session::{Input, Limits, Mode, Output, SHARDS_AT_ONCE, SHARDS_MAX, Session, Stores};
 pub use stability::Stability;
 pub use waiters::{Ended, PULL_AFTER_MS, WAITERS_MAX, Waiters};

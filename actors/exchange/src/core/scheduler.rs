@@ -16,7 +16,7 @@ use super::{Counters, Failed, Outcome};
 /// Longest wait before the first exchange with a peer that has come up; at least a tenth of it. // guess
 const FIRST_MS_MAX: u64 = 1_000;
 /// Least time between two exchanges with a peer because of being behind. // guess
-const BEHIND_MS_MIN: u64 = 200;
+pub const BEHIND_MS_MIN: u64 = 200;
 /// Wait after a failure, doubled with each further one.
 const BACKOFF_MS: u64 = 500; // guess
 /// Longest such wait.
