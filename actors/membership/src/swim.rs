@@ -1,6 +1,6 @@
 //! Who is alive: a failure detector after SWIM, with parts of Lifeguard.
 //!
-//! What it is: every period one member is probed, in a random order that covers all before it starts again; without an answer
+//! What it is: every period some members are probed, in a random order that covers all before it starts again; without an answer
 //! in time, `k` others are asked to probe it; without an answer from them, either, it is *suspect* and may refute; then it is
 //! *down*. Nobody is removed from the membership by this, and whoever is down comes back with the first sign of life.
 //!
@@ -218,7 +218,9 @@ impl Detector {
         if self.next_probe_ms <= now_ms {
             self.next_probe_ms = now_ms + self.config.period_ms;
             self.periods += 1;
-            if let Some(target) = self.next_target(around, rng) {
+            let probes = if around.probed.is_some() { 1 } else { self.config.probes };
+            for _ in 0..probes {
+                let Some(target) = self.next_target(around, rng) else { break };
                 self.probe(now_ms, target, false, around, out);
             }
             if self.periods.is_multiple_of(DOWN_EVERY)

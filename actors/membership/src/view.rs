@@ -3,8 +3,8 @@
 //! What it is: a map from node to its greatest record. Records are totally ordered ([`Record::rank`]), a merge keeps the greater:
 //! so merging is commutative, associative and idempotent, and all nodes end with the same view whatever the order of the news.
 //!
-//! What it guarantees: an eviction beats everything its subject says of itself until an operator lets it join again, which
-//! starts a new *epoch*; a restart, which takes a new incarnation, is not enough.
+//! What it guarantees: an eviction beats everything its subject says of itself until an operator lets it join again, a fence
+//! until it has caught up; both returns start a new *epoch*. A restart, which takes a new incarnation, is not enough.
 //!
 //! What it refuses: knowing who is alive, and clocks (ages are handed in).
 
@@ -32,7 +32,7 @@ pub struct Record {
     pub node: NodeId,
     /// Its name.
     pub name: String,
-    /// Counts the returns of an evicted node that an operator asked for. Raised by the node only.
+    /// Counts the returns of the node from a fence or an eviction. Raised by the node only.
     pub epoch: u32,
     /// Its incarnation. Raised by the node only.
     pub incarnation: u32,
@@ -47,15 +47,19 @@ pub struct Record {
 }
 
 /// What decides between two records of a node; the greater wins.
-pub type Rank<'a> = (u32, bool, u32, u64, Status, (&'a str, &'a [String], &'a [String]));
+pub type Rank<'a> = (u32, u8, u32, u64, Status, (&'a str, &'a [String], &'a [String]));
 
 impl Record {
-    /// (epoch, evicted, incarnation, version), then the status, then the rest.
+    /// (epoch, evicted or fenced, incarnation, version), then the status, then the rest.
     #[must_use]
     pub fn rank(&self) -> Rank<'_> {
         let rest = (self.name.as_str(), self.addresses.as_slice(), self.capabilities.as_slice());
-        let evicted = self.status == Status::Evicted;
-        (self.epoch, evicted, self.incarnation, self.version, self.status, rest)
+        let sticks = match self.status {
+            Status::Evicted => 2,
+            Status::Fenced => 1,
+            Status::Joined | Status::Leaving | Status::Left => 0,
+        };
+        (self.epoch, sticks, self.incarnation, self.version, self.status, rest)
     }
 
     /// Whether it keeps to the bounds.

@@ -34,8 +34,7 @@ impl Membership {
                 self.evict(old, out);
                 out.push(Output::Event(Event::Replaced { name: name.clone(), old, new }));
             }
-            let up: Vec<NodeId> = live.into_iter().filter(|node| self.is_up(*node)).collect();
-            for pair in up.windows(2) {
+            for pair in live.windows(2) {
                 let pair = (pair[0], pair[1]);
                 let since_ms = self.conflicts.get(&pair).copied();
                 conflicts.insert(pair, since_ms.unwrap_or(self.clock.now_ms));

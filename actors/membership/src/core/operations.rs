@@ -8,7 +8,6 @@ use weald_storage::NodeId;
 
 use super::{DIALS_MAX, DialTicket, Event, Force, Membership, OpError, Output, RequestId};
 use crate::messages::{Body, Message};
-use crate::view::Record;
 
 /// A join tries again after so long. // guess
 const RETRY_MS: u64 = 1_000;
@@ -76,10 +75,8 @@ impl Membership {
             Status::Joined | Status::Fenced | Status::Leaving => {}
             Status::Left => self.set_own_status(Status::Joined),
             Status::Evicted => {
-                let own = self.own();
-                let above = own.incarnation;
-                let joined = own.with_status(Status::Joined);
-                self.set_own(Record { epoch: joined.epoch.saturating_add(1), ..joined });
+                let above = self.own().incarnation;
+                self.set_own_status(Status::Joined);
                 // The handshake knows incarnations only, and refuses the evicted one.
                 out.push(Output::RenewIncarnation { above });
             }
@@ -155,6 +152,8 @@ impl Membership {
         let done = self.joins.iter().filter(|(_, join)| join.through == Some(node));
         for request in done.map(|(request, _)| *request).collect::<Vec<_>>() {
             self.joins.remove(&request);
+            // What was joined is remembered before anybody builds on it.
+            (self.stale.file, self.due.saved_ms) = (true, 0);
             out.push(Output::Reply { request, result: Ok(()) });
         }
     }

@@ -51,9 +51,12 @@ impl Membership {
         self.stale.peers = true;
     }
 
-    /// The own record with another status.
+    /// The own record with another status. What comes after a fence or an eviction needs a new epoch to count.
     pub(super) fn set_own_status(&mut self, status: Status) {
-        let record = self.own().with_status(status);
+        let own = self.own();
+        let is_return = matches!(own.status, Status::Fenced | Status::Evicted);
+        let epoch = own.epoch.saturating_add(u32::from(is_return));
+        let record = Record { epoch, ..own.with_status(status) };
         self.set_own(record);
     }
 
