@@ -149,7 +149,7 @@ impl Seen {
     }
 
     /// The highest counter seen of these.
-    fn last_within(&self, from: u64, to: u64) -> Option<u64> {
+    pub(crate) fn last_within(&self, from: u64, to: u64) -> Option<u64> {
         let below = self.runs.iter().rev().find(|run| run.0 <= to).map(|run| run.1.min(to));
         below.or_else(|| (self.base > 0).then_some(self.base.min(to))).filter(|last| *last >= from)
     }

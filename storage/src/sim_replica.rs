@@ -132,7 +132,8 @@ impl Replicated for Replica {
         after: Option<Dot>,
         bytes_max: usize,
     ) -> Result<Missing, ReadError> {
-        events::missing(&self.state, self.state.swept(), theirs, after, bytes_max)
+        let ours = self.state.clock(self.actor);
+        events::missing(&self.state, (&ours, self.state.swept()), theirs, after, bytes_max)
     }
 
     fn tree_root(&self) -> Result<TreeNode, ReadError> {

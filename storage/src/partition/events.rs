@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use heed::RoTxn;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Seen};
 use crate::codec::decode_record;
 use crate::error::ReadError;
 use crate::ids::{Actor, Dot, NodeId};
@@ -170,12 +170,12 @@ pub(crate) fn deltas_of(
 /// See [`crate::Replicated::missing`].
 pub(crate) fn missing(
     events: &impl Events,
-    swept: &VersionVector,
+    (ours, swept): (&Clock, &VersionVector),
     theirs: &Clock,
     start: Option<Dot>,
     bytes_max: usize,
 ) -> Result<Missing, ReadError> {
-    let needs_walk = swept.iter().any(|(actor, swept)| theirs.base(&actor) < swept);
+    let needs_walk = swept.iter().any(|(actor, swept)| lacks(ours, theirs, &actor, swept));
     let mut gather = Gather::new(events);
     let mut at = start.map_or(FIRST, after);
     while let Some((dot, event)) = events.next_event(at)? {
@@ -192,6 +192,15 @@ pub(crate) fn missing(
         at = after(dot);
     }
     Ok(Missing { found: gather.out, needs_walk })
+}
+
+/// Whether an event of `actor` up to `swept` was processed here and not there. Those that nobody has
+/// any more (their node was lost before it could tell anybody) are not waited for.
+fn lacks(ours: &Clock, theirs: &Clock, actor: &Actor, swept: u64) -> bool {
+    let unseen = Seen::default();
+    let (ours, theirs) = (ours.get(actor).unwrap_or(&unseen), theirs.get(actor).unwrap_or(&unseen));
+    theirs.base() < swept
+        && theirs.gaps(swept).any(|(from, to)| ours.last_within(from, to).is_some())
 }
 
 const DOT_ROW_BYTES: usize = Actor::LEN + 8;

@@ -12,7 +12,7 @@ use crate::partition::events::{self, DurableEvents};
 use crate::partition::sweep::{SweepPlan, SweepReport};
 use crate::partition::tree::bucket_content;
 use crate::partition::writer::{Adopted, Command};
-use crate::partition::{Partition, Space};
+use crate::partition::{Partition, Space, read_committed};
 use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::vector::VersionVector;
 
@@ -138,14 +138,17 @@ impl Replicated for PartitionSpace {
         after: Option<Dot>,
         bytes_max: usize,
     ) -> Result<Missing, ReadError> {
+        let own = self.actor();
         match self.space {
             Space::Memory => {
                 let memory = self.partition.memory();
-                events::missing(&*memory, memory.swept(), theirs, after, bytes_max)
+                let known = (&memory.clock(own), memory.swept());
+                events::missing(&*memory, known, theirs, after, bytes_max)
             }
             Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
-                let swept = events::read_swept(lmdb, txn)?;
-                events::missing(&DurableEvents { lmdb, txn }, &swept, theirs, after, bytes_max)
+                let committed = read_committed(lmdb, txn)?;
+                let known = (&committed.whole_clock(own), &committed.swept);
+                events::missing(&DurableEvents { lmdb, txn }, known, theirs, after, bytes_max)
             }),
         }
     }

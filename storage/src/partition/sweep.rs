@@ -1,7 +1,7 @@
 //! Forgetting what every member has processed: the keys of events, contexts and tombstones.
 //!
-//! An event is *stable* when every member has processed all events of its actor up to it. Nobody
-//! will ask for it again, so its row in the index of events goes; what asks all the same (a new or
+//! An event is *stable* when every member has processed all events of its actor up to it (see
+//! [`stable`]). Nobody will ask for it again, so its row in the index of events goes; what asks all the same (a new or
 //! restored node) is sent to walk the trees. An object all of whose entries are stable and swept
 //! keeps only its live values: what else it says is in every member's clock. If only tombstones are
 //! left, it is removed.
@@ -12,6 +12,8 @@
 //! Values that expired are not removed here: an expiry writes a tombstone, and that is removed.
 //! Otherwise replicas with equal clocks would have different trees.
 
+use std::collections::BTreeSet;
+
 use crate::clock::Clock;
 use crate::error::WriteError;
 use crate::ids::{Actor, Dot};
@@ -20,6 +22,25 @@ use crate::partition::events::{self, Event, after, past};
 use crate::partition::merge::strip;
 use crate::partition::ops::Target;
 use crate::vector::VersionVector;
+
+/// The events that every member has processed, by the clocks of all of them.
+///
+/// Of an actor that may still write, these are the events up to the least base. Of one that never
+/// writes again (it is not `current`: its node was evicted, or goes on under another incarnation)
+/// events may be lost for good, and their numbers stay open; so when all clocks agree about such an
+/// actor, all of its events that are left are stable.
+pub fn stable(clocks: &[&Clock], current: &BTreeSet<Actor>) -> VersionVector {
+    let Some((first, rest)) = clocks.split_first() else { return VersionVector::new() };
+    let stable = first.iter().map(|(actor, seen)| {
+        let agreed = rest.iter().all(|clock| clock.get(actor) == Some(seen));
+        if agreed && !current.contains(actor) {
+            return (*actor, seen.highest());
+        }
+        let least = rest.iter().map(|clock| clock.base(actor)).min().unwrap_or(u64::MAX);
+        (*actor, least.min(seen.base()))
+    });
+    stable.collect()
+}
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,8 +81,7 @@ pub(crate) fn sweep<R: Rows>(
     let mut report = SweepReport::default();
     let mut at = events::FIRST;
     while let Some((dot, event)) = rows.next_event(at)? {
-        let limit = plan.stable.get(&dot.actor).min(clock.base(&dot.actor));
-        if dot.counter > limit {
+        if !plan.stable.covers(&dot) {
             at = past(dot.actor);
             continue;
         }
@@ -109,16 +129,16 @@ fn sweep_event<R: Rows>(
     };
     let is_swept =
         |actor: &Actor, n: u64| n <= swept.get(actor) || (*actor == dot.actor && n <= dot.counter);
-    let is_stable = |actor: &Actor, n: u64| n <= plan.stable.get(actor).min(clock.base(actor));
+    let is_stable = |dot: &Dot| plan.stable.covers(dot) && clock.contains(dot);
     let mut settled = true;
     for (actor, entry) in object.entries() {
         let n = entry.n();
-        if is_swept(actor, n) && is_stable(actor, n) {
+        let newest = Dot { actor: *actor, counter: n };
+        if is_swept(actor, n) && is_stable(&newest) {
             continue;
         }
         settled = false;
         // Swept but not stable: a clock was adopted. The sweep comes by again for it.
-        let newest = Dot { actor: *actor, counter: n };
         if is_swept(actor, n) && clock.contains(&newest) && newest != dot {
             rows.note_event(newest, &target, event.at_ms)?;
         }

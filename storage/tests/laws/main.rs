@@ -9,4 +9,6 @@ mod examples;
 mod history;
 mod keys;
 mod merge;
+mod replicas;
+mod replication;
 mod tree;

@@ -1,0 +1,249 @@
+//! What merges, sweeps and questions of replicas do, case by case.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weald_storage::{
+    Bucket, Clock, Context, Delta, Dot, Evidence, Object, Replica, Replicated, TreeNode,
+    VersionVector, WriteError, WriteOp, Written,
+};
+
+use crate::replicas::{actor, key, live, merge_op, missing, put_op, table};
+
+/// One write; panics when it is refused.
+fn write(replica: &mut Replica, op: WriteOp, now_ms: u64) -> Written {
+    replica.apply(&[op], now_ms).remove(0).unwrap()
+}
+
+fn delete_op(n: u64) -> WriteOp {
+    WriteOp::Delete { table: table(), key: key(n), context: None }
+}
+
+/// Sends all that `to` lacks.
+fn send(from: &Replica, to: &mut Replica, now_ms: u64) -> bool {
+    let (deltas, needs_walk) = missing(from, to, usize::MAX);
+    for delta in deltas {
+        write(to, merge_op(&delta, Evidence::Own), now_ms);
+    }
+    needs_walk
+}
+
+fn two() -> (Replica, Replica) {
+    (Replica::new(actor(1, 2)), Replica::new(actor(2, 2)))
+}
+
+fn both_of(replicas: &[&Replica]) -> VersionVector {
+    let clocks: Vec<Clock> = replicas.iter().map(|replica| replica.clock().unwrap()).collect();
+    let current = replicas.iter().map(|replica| replica.actor()).collect();
+    weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current)
+}
+
+#[test]
+fn late_duplicate_does_not_bring_back_what_was_swept() {
+    let (mut x, mut y) = two();
+    let first = write(&mut x, put_op(1, b"a", None), 1).dot.unwrap();
+    let (late, _) = missing(&x, &y, usize::MAX);
+    assert_eq!(late[0].dots, [first]);
+    write(&mut x, delete_op(1), 2);
+    assert!(!send(&x, &mut y, 3));
+    let stable = both_of(&[&x, &y]);
+    assert_eq!(x.sweep(&stable, 50, 49, 9).swept, 1, "the delete is too young");
+    for replica in [&mut x, &mut y] {
+        let report = replica.sweep(&stable, 100, 49, 9);
+        assert_eq!((report.reaped, report.more), (1, false));
+        assert_eq!((replica.objects().count(), replica.events_len()), (0, 0));
+        let written = write(replica, merge_op(&late[0], Evidence::Own), 101);
+        assert_eq!((written.fresh, written.seq), (false, None));
+        assert_eq!(replica.objects().count(), 0);
+    }
+    // Somebody who was not asked whether it is stable has to walk.
+    let late = Replica::new(actor(3, 2));
+    assert!(missing(&x, &late, 1).1);
+}
+
+#[test]
+fn absence_is_evidence_only_when_it_is_said_so() {
+    let (mut x, mut y) = two();
+    let dot = write(&mut x, put_op(1, b"a", None), 1).dot.unwrap();
+    send(&x, &mut y, 1);
+    write(&mut y, delete_op(1), 2);
+    let clock = Arc::new(y.clock().unwrap());
+    let nothing = |evidence| WriteOp::Merge {
+        table: table(),
+        key: key(1),
+        object: Object::new(),
+        dots: Vec::new(),
+        evidence,
+    };
+    for evidence in [Evidence::Own, Evidence::Neither] {
+        let written = write(&mut x, nothing(evidence), 3);
+        assert!(!written.fresh && live(&x, 1).contains(&dot));
+    }
+    let written = write(&mut x, nothing(Evidence::Both(Arc::clone(&clock))), 3);
+    assert!(written.fresh && written.seq.is_some() && live(&x, 1).is_empty());
+    assert_eq!(x.tree_root().unwrap(), TreeNode::default());
+    // What the peer has not processed stays.
+    let newer = write(&mut x, put_op(1, b"b", None), 4).dot.unwrap();
+    write(&mut x, nothing(Evidence::Both(clock)), 5);
+    assert!(live(&x, 1).contains(&newer));
+    // The clock of a peer that knows more of us than we do tells that we fell back.
+    let ahead: Clock = postcard::from_bytes(
+        &postcard::to_stdvec(&BTreeMap::from([(x.actor(), (9_u64, Vec::<(u64, u64)>::new()))]))
+            .unwrap(),
+    )
+    .unwrap();
+    let op = nothing(Evidence::Both(Arc::new(ahead.clone())));
+    let refused = x.apply(&[op], 6).remove(0);
+    assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 9, known: 2, .. })));
+    let refused = x.adopt(&ahead, &VersionVector::new());
+    assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 9, .. })));
+    let dots = vec![Dot { actor: x.actor(), counter: 3 }];
+    let (table, key, object) = (table(), key(1), Object::new());
+    let op = WriteOp::Merge { table, key, object, dots, evidence: Evidence::Own };
+    let refused = x.apply(&[op], 6).remove(0);
+    assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 3, .. })));
+}
+
+#[test]
+fn lost_row_is_not_claimed_and_comes_back() {
+    let (mut x, mut y) = two();
+    for n in 0..20 {
+        write(&mut x, put_op(n, b"a", None), 1);
+    }
+    write(&mut x, delete_op(7), 1);
+    send(&x, &mut y, 2);
+    let root = x.tree_root().unwrap();
+    x.damage_drop_row(&table(), &key(3));
+    let bucket = Bucket::of(&table(), &key(3));
+    assert!(!x.bucket(bucket).unwrap().sound);
+    // Its event is not claimed: a third replica gets it from the other.
+    let mut third = Replica::new(actor(3, 2));
+    assert!(!send(&x, &mut third, 3));
+    assert_eq!(third.clock().unwrap().missing_dots(&Clock::default()), 20);
+    let lost = x.deltas_of(&[Dot { actor: x.actor(), counter: 4 }]).unwrap();
+    assert_eq!((lost.0.len(), lost.1.len()), (0, 1));
+    // By its own clock the value would be dead; that is no evidence here.
+    let object = y.object(&table(), &key(3)).unwrap().unwrap();
+    let delta = Delta { table: table(), key: key(3), object, dots: Vec::new() };
+    assert!(!write(&mut x, merge_op(&delta, Evidence::Own), 4).fresh);
+    assert!(write(&mut x, merge_op(&delta, Evidence::Neither), 4).fresh);
+    assert_eq!(x.tree_root().unwrap(), root);
+    assert!(x.bucket(bucket).unwrap().sound);
+    // One that is nowhere any more: the sweep waits until the tree was repaired.
+    x.damage_drop_row(&table(), &key(7));
+    let stable = both_of(&[&x, &y]);
+    assert_eq!(x.sweep(&stable, 100, 0, 99).swept, 7);
+    x.repair_tree(Bucket::of(&table(), &key(7)));
+    assert_eq!(x.sweep(&stable, 100, 0, 99).swept, 14);
+}
+
+#[test]
+fn adopted_events_are_not_pretended_to_be_served() {
+    let (mut x, mut y) = two();
+    for n in 0..4 {
+        write(&mut x, put_op(n, b"a", None), 1);
+        write(&mut x, put_op(n, b"b", None), 1);
+    }
+    write(&mut x, delete_op(0), 1);
+    let behind = y.clone();
+    send(&x, &mut y, 2);
+    let stable = both_of(&[&x, &y]);
+    x.sweep(&stable, 10, 0, 99);
+    write(&mut x, put_op(5, b"c", None), 11);
+    // A new replica takes the objects of a walk, then the clock.
+    let mut new = Replica::new(actor(3, 2));
+    let before = (x.clock().unwrap(), x.swept().unwrap());
+    for (table, key, object) in x.objects() {
+        let (table, key, object) = (table.clone(), key.clone(), object.clone());
+        let evidence = Evidence::Both(Arc::new(before.0.clone()));
+        write(&mut new, WriteOp::Merge { table, key, object, dots: vec![], evidence }, 12);
+    }
+    assert!(new.clock().unwrap() != before.0);
+    new.adopt(&before.0, &before.1).unwrap();
+    assert_eq!(new.clock().unwrap(), before.0);
+    assert_eq!(new.tree_root().unwrap(), x.tree_root().unwrap());
+    // It can tell nobody what it has only heard of, and says so.
+    assert!(missing(&x, &behind, 1).1 && missing(&new, &behind, 1).1);
+    assert!(!send(&new, &mut y, 13), "only the last event is lacking there");
+    assert_eq!(y.clock().unwrap(), x.clock().unwrap());
+    // Adopting what is known already changes nothing.
+    let swept = x.swept().unwrap();
+    x.adopt(&y.clock().unwrap(), &VersionVector::new()).unwrap();
+    assert_eq!(x.swept().unwrap(), swept);
+}
+
+#[test]
+fn event_without_effect_is_processed_and_not_logged() {
+    let (mut x, mut y) = two();
+    let first = write(&mut x, put_op(1, b"a", None), 1);
+    send(&x, &mut y, 1);
+    let second = write(&mut x, put_op(1, b"b", None), 1).dot.unwrap();
+    let (deltas, _) = missing(&x, &y, usize::MAX);
+    // The replacement arrives by another way, with the event of a third replica claimed.
+    write(&mut y, merge_op(&deltas[0], Evidence::Own), 2);
+    let third = Dot { actor: actor(3, 2), counter: 1 };
+    let claim = Delta { dots: vec![third], ..deltas[0].clone() };
+    let written = write(&mut y, merge_op(&claim, Evidence::Own), 3);
+    assert_eq!((written.fresh, written.seq, written.dot), (true, None, None));
+    assert!(y.clock().unwrap().contains(&third));
+    // It is handed on with the object that reflects it.
+    let passed_on = y.deltas_of(&[third, first.dot.unwrap()]).unwrap().0;
+    assert_eq!(passed_on.len(), 1);
+    assert_eq!(passed_on[0].object.live_dots().collect::<Vec<_>>(), [second]);
+    assert_eq!(passed_on[0].object.entry(&third.actor).unwrap().n(), 1);
+    // Numbers that no event has are not taken for events.
+    let wild = [0, u64::MAX].map(|counter| Dot { actor: third.actor, counter }).to_vec();
+    let op = merge_op(&Delta { dots: wild, ..claim }, Evidence::Own);
+    assert!(!write(&mut y, op, 4).fresh);
+}
+
+#[test]
+fn conditional_write_holds_over_a_sweep_and_not_over_a_change() {
+    let (mut x, y) = two();
+    let nothing = Context::new(&table(), &key(1), VersionVector::new());
+    let put_if = |value: &[u8], expected: &Context| WriteOp::PutIf {
+        table: table(),
+        key: key(1),
+        value: value.to_vec(),
+        expected: Some(expected.clone()),
+        ttl: None,
+    };
+    assert!(x.apply(&[put_if(b"a", &nothing)], 1)[0].is_ok());
+    write(&mut x, put_op(1, b"b", None), 1);
+    let object = x.object(&table(), &key(1)).unwrap().unwrap();
+    let seen = Context::of(&table(), &key(1), &object);
+    assert_eq!(x.sweep(&both_of(&[&x]), 9, 0, 9).swept, 2);
+    let mut changed = x.clone();
+    assert!(x.apply(&[put_if(b"c", &seen)], 10)[0].is_ok());
+    write(&mut changed, delete_op(1), 10);
+    assert!(changed.apply(&[put_if(b"c", &seen)], 11)[0].is_err());
+    changed.sweep(&both_of(&[&changed]), 20, 0, 9);
+    assert_eq!(changed.objects().count(), 0);
+    assert!(changed.apply(&[put_if(b"c", &seen)], 21)[0].is_err(), "it was there, and is gone");
+    assert!(changed.apply(&[put_if(b"c", &nothing)], 21)[0].is_ok());
+    drop(y);
+}
+
+#[test]
+fn expiry_is_written_by_the_writer_or_after_a_minute() {
+    let (mut x, mut y) = two();
+    let op = WriteOp::Put {
+        table: table(),
+        key: key(1),
+        value: b"v".to_vec(),
+        context: None,
+        ttl: Some(std::time::Duration::from_millis(100)),
+    };
+    let read = write(&mut x, op, 1_000).context;
+    send(&x, &mut y, 1_000);
+    let expire = || WriteOp::Expire { table: table(), key: key(1), read: read.clone() };
+    for (replica, now_ms, expires) in
+        [(&x, 1_099, false), (&x, 1_100, true), (&y, 61_099, false), (&y, 61_100, true)]
+    {
+        let written = write(&mut replica.clone(), expire(), now_ms);
+        assert_eq!(written.dot.is_some(), expires, "{now_ms}");
+    }
+    // The node is what counts, not its life.
+    x.renew(4);
+    assert!(write(&mut x, expire(), 1_100).dot.is_some());
+}
