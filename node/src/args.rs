@@ -87,6 +87,15 @@ pub(crate) enum Command {
     /// Look at and exercise the supervision tree
     #[command(subcommand)]
     Supervision(Supervision),
+    /// Make, look at and change the cluster that the node belongs to
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Look at and run anti-entropy, which makes nodes equal
+    #[command(subcommand)]
+    Aae(Aae),
+    /// Run a cluster of several nodes on this machine, to try it
+    #[command(after_help = DEV_HELP)]
+    Dev(Dev),
     /// Declare and list tables
     #[command(subcommand)]
     Table(Table),
@@ -120,6 +129,16 @@ A line is {\"table\": \"packages\", \"key\": \"bash\", \"value\": <any JSON>}. T
 
 The import goes on when the node restarts meanwhile. A batch whose outcome is unknown is written again, which changes nothing: \
 the same keys get the same values. For the same reason an import may simply be run again.";
+
+const DEV_HELP: &str = "\
+Examples:
+  weald dev --nodes 3
+  weald dev --nodes 3 --data-dir /tmp/try
+
+Node k lives in DIR/node<k>, with its weald.toml, weald.pid, client.key and node.log, and adds 100 * (k - 1) to each default \
+port. DIR is ./weald-dev unless --data-dir says otherwise; run again on the same DIR, it goes on with what is there. A node \
+that is killed stays down until `weald start --config DIR/node<k>/weald.toml`, so that failures can be tried. Ctrl-C ends all \
+nodes in order; a second one kills them.";
 
 /// `weald start`.
 #[derive(Debug, Clone, Args)]
@@ -323,6 +342,107 @@ pub(crate) enum LogForm {
     Human,
     /// One JSON object per line.
     Json,
+}
+
+/// `weald cluster`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Make certificates and configurations for the nodes of a cluster
+    #[command(after_help = INIT_HELP)]
+    Init(Init),
+    /// List the members, as the node knows them
+    #[command(after_help = "Example:\n  weald cluster members")]
+    Members,
+    /// Make the node join the cluster of other nodes
+    #[command(after_help = "Example:\n  weald cluster join 10.0.0.1:18086 10.0.0.2:18086\n\n\
+        One address that answers is enough. Nodes that are in cluster.seeds are joined without this command.")]
+    Join {
+        /// Cluster ports of nodes to join
+        #[arg(required = true, value_name = "HOST:PORT")]
+        addresses: Vec<String>,
+    },
+    /// Make the node leave its cluster, after others have its data
+    #[command(after_help = "Example:\n  weald cluster leave\n\n\
+        A node that is only stopped stays a member: this is for one that does not come back.")]
+    Leave,
+    /// Remove a member for good, such as one whose machine is lost
+    #[command(after_help = "Example:\n  weald cluster forget node3\n\n\
+        The member is refused from then on; what only it has is lost. Made anew, with an empty directory, it may join again.")]
+    Forget {
+        /// Its name or node id
+        member: String,
+        /// Also when it answers at the moment
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the cluster and the node's connections; exits with 1 when something is wrong
+    #[command(after_help = "Example:\n  weald cluster status --json")]
+    Status,
+}
+
+const INIT_HELP: &str = "\
+Examples:
+  weald cluster init --node a --node b --node c --out pki
+  weald cluster init --cluster shop --node a=10.0.0.1 --node b=10.0.0.2,b.example.org --out pki
+  weald cluster init --cluster shop --node d=10.0.0.4 --out pki        # another node, later
+
+Makes DIR/ca.pem and DIR/ca.key, unless they are there, and for each node a directory DIR/NAME with node.pem, node.key, ca.pem \
+and weald.toml, to be copied to its machine as a whole. Nothing is overwritten. Nodes without a host, or with hosts of loopback \
+only, are for this machine and get ports of their own, 100 apart.";
+
+/// `weald cluster init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Name of the cluster
+    #[arg(long, value_name = "NAME", default_value = "weald")]
+    pub(crate) cluster: String,
+    // Takes the place of the flag of the same name that all other commands have.
+    /// A node, and where others and clients reach it; may be repeated
+    #[arg(id = "node", long = "node", value_name = "NAME[=HOST[:PORT],...]", required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// Directory to make, or to add nodes to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// `weald aae`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Aae {
+    /// Show how far each peer is
+    #[command(after_help = "Example:\n  weald aae status\n\n\
+        BEHIND is for how long this node may lack something that the peer has.")]
+    Status,
+    /// Exchange with a peer now, and wait for the end
+    #[command(after_help = "Example:\n  weald aae run node2")]
+    Run {
+        /// Its name or node id
+        peer: String,
+        /// Time for the exchange, up to 10m
+        #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Compare with a peer and change nothing; exits with 1 when there is a difference
+    #[command(after_help = "Example:\n  weald aae diff node2")]
+    Diff {
+        /// Its name or node id
+        peer: String,
+        /// Time for the comparison, up to 10m
+        #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+        timeout: Duration,
+    },
+}
+
+/// `weald dev`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Dev {
+    /// Number of nodes
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) nodes: u16,
+    /// Cluster port of the first node
+    #[arg(long, value_name = "PORT", default_value_t = 18086)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1024..=60_000))]
+    pub(crate) port: u16,
 }
 
 /// `weald table`.

@@ -106,7 +106,7 @@ impl Exit {
         match self {
             Self::Ok => "done",
             Self::Unhealthy => {
-                "not found, unhealthy, or finished with lines that were not imported"
+                "not found, unhealthy, different, or finished with lines that were not imported"
             }
             Self::Usage => "wrong arguments, or a request that can never succeed",
             Self::Unreachable => "the node cannot be reached",

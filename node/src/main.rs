@@ -6,9 +6,11 @@
 mod api;
 mod args;
 mod boot;
+mod bundle;
 mod cmd;
 mod config;
 mod credential;
+mod dev;
 mod exit;
 mod logging;
 mod out;
@@ -65,7 +67,7 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         Cli::command().get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let named = arguments.iter().skip(1).find(|a| names.iter().any(|name| *a == name.as_str()));
     match named {
-        Some(name) if name == "start" => Exit::StartUsage,
+        Some(name) if name == "start" || name == "dev" => Exit::StartUsage,
         Some(_) | None => Exit::Usage,
     }
 }
@@ -93,7 +95,9 @@ fn run(cli: Cli) -> Outcome {
         Command::Start(args) if args.plan => boot_plan(&mut out),
         Command::BootPlan => boot_plan(&mut out),
         Command::Start(args) => start::run(args, &global, out),
+        Command::Dev(args) => dev::run(&args, &global, out),
         Command::Config(args) => cmd::config::run(args, &global, &mut out),
+        Command::Cluster(args::Cluster::Init(args)) => cmd::init::run(&args, &mut out),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(CLIENT_THREADS)
@@ -135,12 +139,18 @@ async fn client_command(command: Command, global: &Global, out: &mut Out) -> Out
         Command::Supervision(args) => {
             cmd::supervision::run(&*api, args, data_dir.as_deref(), deadline, out).await
         }
+        Command::Cluster(args) => cmd::cluster::run(&*api, args, deadline, out).await,
+        Command::Aae(args) => cmd::aae::run(&*api, args, deadline, out).await,
         Command::Table(args) => cmd::table::run(&*api, args, deadline, out).await,
         Command::Client(args) => cmd::client::run(&*api, args, deadline, out).await,
         Command::LogLevel { directives } => {
             cmd::log_level::run(&*api, directives, deadline, out).await
         }
-        Command::Start(_) | Command::BootPlan | Command::Config(_) | Command::CheckEnv { .. } => {
+        Command::Start(_)
+        | Command::Dev(_)
+        | Command::BootPlan
+        | Command::Config(_)
+        | Command::CheckEnv { .. } => {
             Err(Failure::new(Exit::Usage, "this command does not talk to a node"))
         }
     }

@@ -3,8 +3,11 @@
 //! Guarantees: each takes an [`crate::api::Api`] or none, prints through [`crate::out::Out`], and ends with an
 //! [`crate::exit::Exit`] of the documented table.
 
+pub(crate) mod aae;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod config;
+pub(crate) mod init;
 pub(crate) mod kv;
 pub(crate) mod log_level;
 pub(crate) mod remote;

@@ -10,7 +10,7 @@ mod node;
 mod notify;
 mod pid_file;
 mod settings;
-mod signals;
+pub(crate) mod signals;
 mod status;
 
 use crate::args::{Global, Start};

@@ -1,0 +1,145 @@
+//! `aae status`, `aae run` and `aae diff`: anti-entropy, as it runs and by hand.
+
+use super::cluster::{SLACK, age, millis, read};
+use super::supervision::show_uptime;
+use crate::api::Api;
+use crate::args::Aae;
+use crate::config::value::show_bytes;
+use crate::exit::{Exit, Outcome};
+use crate::out::{Out, columns};
+use std::time::Duration;
+use weald_proto::cluster::{AaeDiff, AaeReport, AaeStatus};
+use weald_proto::limits::EXCHANGE_MS_MAX;
+use weald_proto::request;
+
+pub(crate) async fn run<A: Api>(api: &A, args: Aae, deadline: Duration, out: &mut Out) -> Outcome {
+    let exit = match args {
+        Aae::Status => {
+            let text = api.request(request::AaeStatus {}, deadline).await?;
+            let status: AaeStatus = read(&text)?;
+            show(&text, || status_table(&status), out)?;
+            Exit::Ok
+        }
+        Aae::Run { peer, timeout } => {
+            let wait_ms = millis(timeout).min(EXCHANGE_MS_MAX);
+            let call = request::AaeRun { peer, wait_ms };
+            let text = api.request(call, timeout + SLACK).await?;
+            let report: AaeReport = read(&text)?;
+            show(&text, || report_line(&report), out)?;
+            Exit::Ok
+        }
+        Aae::Diff { peer, timeout } => {
+            let wait_ms = millis(timeout).min(EXCHANGE_MS_MAX);
+            let call = request::AaeDiff { peer, wait_ms };
+            let text = api.request(call, timeout + SLACK).await?;
+            let diff: AaeDiff = read(&text)?;
+            show(&text, || diff_table(&diff), out)?;
+            // As diff(1): 1 says that there is a difference.
+            if diff.equal { Exit::Ok } else { Exit::Unhealthy }
+        }
+    };
+    out.flush()?;
+    Ok(exit)
+}
+
+fn show(json: &str, human: impl Fn() -> String, out: &mut Out) -> Result<(), crate::exit::Failure> {
+    if out.is_json() { out.line(json) } else { out.bytes(human().as_bytes()) }
+}
+
+fn status_table(status: &AaeStatus) -> String {
+    if status.peers.is_empty() {
+        return "this node has no peers: there is nothing to exchange\n".to_owned();
+    }
+    let mut rows = vec![
+        ["PEER", "LAST EXCHANGE", "BEHIND", "RUNNING", "EXCHANGES", "FAILURES", "OBJECTS", "BYTES"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    rows.extend(status.peers.iter().map(|peer| {
+        let last = peer.last_success_ms_ago;
+        vec![
+            peer.name.clone(),
+            last.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", show_uptime(ago))),
+            age(peer.convergence_age_ms),
+            if peer.running { "yes" } else { "no" }.to_owned(),
+            peer.exchanges.to_string(),
+            peer.failures.to_string(),
+            peer.objects.to_string(),
+            show_bytes(peer.bytes),
+        ]
+    }));
+    let mut out = columns(&rows);
+    for peer in &status.peers {
+        if let Some(error) = &peer.last_error {
+            out.push_str(&format!("\nlast failure with {}: {error}\n", peer.name));
+        }
+    }
+    if !status.enabled {
+        out.push_str("\nexchanges do not run by themselves: aae.enabled is false\n");
+    }
+    out
+}
+
+fn report_line(report: &AaeReport) -> String {
+    format!(
+        "exchanged with {} in {} ms: {} objects in, {} out, {} received, {} sent, {} partitions walked\n",
+        report.peer,
+        report.elapsed_ms,
+        report.objects_in,
+        report.objects_out,
+        show_bytes(report.bytes_in),
+        show_bytes(report.bytes_out),
+        report.walked,
+    )
+}
+
+fn diff_table(diff: &AaeDiff) -> String {
+    if diff.equal {
+        return format!("no difference to {}\n", diff.peer);
+    }
+    let mut rows = vec![
+        ["PARTITION", "SPACE", "MISSING HERE", "MISSING THERE", "KEYS"].map(String::from).to_vec(),
+    ];
+    rows.extend(diff.partitions.iter().map(|partition| {
+        vec![
+            partition.partition.to_string(),
+            partition.space.clone(),
+            partition.missing_here.to_string(),
+            partition.missing_there.to_string(),
+            partition.keys.to_string(),
+        ]
+    }));
+    columns(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_when_peers_were_equal_and_what_failed() {
+        let json = r#"{"enabled":false,"peers":[
+            {"name":"b","node":"n2","last_success_ms_ago":61000,"convergence_age_ms":2000,"bytes":1024,
+             "exchanges":5,"failures":1,"last_error":"no answer"},
+            {"name":"c","node":"n3"}]}"#;
+        let text = status_table(&serde_json::from_str(json).unwrap());
+        let lines: Vec<String> =
+            text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert!(lines[1].starts_with("b 1m"), "{text}");
+        assert!(lines[1].ends_with("2s no 5 1 0 1KiB"), "{text}");
+        assert!(lines[2].starts_with("c never - no 0 0"), "{text}");
+        assert!(text.contains("last failure with b: no answer\n"), "{text}");
+        assert!(text.contains("aae.enabled is false"), "{text}");
+        assert!(status_table(&AaeStatus::default()).contains("no peers"));
+    }
+
+    #[test]
+    fn differences_are_listed_by_partition() {
+        let json = r#"{"peer":"b","equal":false,"partitions":[
+            {"partition":3,"space":"durable","missing_here":7,"keys":2}]}"#;
+        let text = diff_table(&serde_json::from_str(json).unwrap());
+        assert!(text.contains("3          durable  7             0              2\n"), "{text}");
+        let equal = AaeDiff { peer: "b".into(), equal: true, ..AaeDiff::default() };
+        assert_eq!(diff_table(&equal), "no difference to b\n");
+    }
+}
