@@ -182,6 +182,7 @@ impl State {
             self.tell_ms = now_ms.saturating_add(ms(self.shared.config.clocks_timer));
             self.committed().await?;
             self.tell();
+            self.ask_unknown();
             self.publish_stable();
         }
         Ok(())
@@ -217,7 +218,7 @@ impl State {
             FROM_INITIATOR => false,
             FROM_RESPONDER | NO_SESSION => true,
             CLOCKS => return self.told(from, &frame.body),
-            ASK_CLOCKS => return self.asked(from),
+            ASK_CLOCKS => return self.asked(from, frame.body == [1]),
             _ => return,
         };
         let key = SessionKey { peer: from, number: frame.corr, ours };
@@ -414,10 +415,25 @@ impl State {
     }
 
     /// A member waits for what this node has.
-    fn asked(&mut self, from: NodeId) {
+    fn asked(&mut self, from: NodeId, all: bool) {
+        if all {
+            self.fresh.insert(from);
+            return;
+        }
         self.eager.insert(from, self.shared.now_ms().saturating_add(EAGER_MS));
         let untold = self.untold.clone();
         self.tell_one(from, &untold);
+    }
+
+    /// Asks members whose clocks are unknown. They have told them, but maybe before this side knew of the connection.
+    fn ask_unknown(&self) {
+        let shards = || Shard::all(self.shared.deps.stores.partitions());
+        let unknown: BTreeSet<NodeId> =
+            shards().flat_map(|shard| self.stability.unknown(shard)).collect();
+        for peer in unknown.into_iter().filter(|peer| self.scheduler.is_up(*peer)) {
+            let frame = Frame { kind: ASK_CLOCKS, corr: 0, body: vec![1] };
+            drop(self.shared.deps.network.send(peer, Channel::Data, 0, &frame));
+        }
     }
 
     fn publish_stable(&self) {

@@ -15,7 +15,7 @@ pub(crate) const FROM_INITIATOR: u16 = kind::of(kind::EXCHANGE, 1);
 pub(crate) const FROM_RESPONDER: u16 = kind::of(kind::EXCHANGE, 2);
 /// [`Clocks`].
 pub(crate) const CLOCKS: u16 = kind::of(kind::EXCHANGE, 3);
-/// Tell your clocks at once for a while. No body.
+/// Tell your clocks at once for a while. Body: 1 if all of them are unknown to the sender.
 pub(crate) const ASK_CLOCKS: u16 = kind::of(kind::EXCHANGE, 4);
 /// To the side that began it: there is no such session here (any more). Body: 1 if there are too many.
 pub(crate) const NO_SESSION: u16 = kind::of(kind::EXCHANGE, 5);

@@ -56,7 +56,6 @@ pub struct PeerStatus {
 struct Peer {
     status: PeerStatus,
     up: bool,
-    outgoing: u32,
     /// When to begin a session, if one is wanted.
     due_ms: Option<u64>,
     /// Not before.
@@ -173,7 +172,7 @@ impl Scheduler {
         let mut due: Vec<(u64, NodeId)> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.up && peer.outgoing == 0)
+            .filter(|(_, peer)| peer.up && peer.status.running == 0)
             .filter_map(|(node, peer)| Some((peer.due_ms?.max(peer.not_before_ms), *node)))
             .filter(|(at, _)| *at <= now_ms)
             .collect();
@@ -189,7 +188,7 @@ impl Scheduler {
     /// When to call [`Scheduler::tick`] next. Sessions that end may make it earlier.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        let waiting = self.peers.values().filter(|peer| peer.up && peer.outgoing == 0);
+        let waiting = self.peers.values().filter(|peer| peer.up && peer.status.running == 0);
         let due = waiting.filter_map(|peer| Some(peer.due_ms?.max(peer.not_before_ms)));
         due.min().unwrap_or(u64::MAX).min(self.next_round_ms)
     }
@@ -198,7 +197,6 @@ impl Scheduler {
     pub fn finished(&mut self, peer: NodeId, outcome: &Outcome, now_ms: u64) {
         self.outgoing = self.outgoing.saturating_sub(1);
         let entry = self.peers.entry(peer).or_default();
-        entry.outgoing = entry.outgoing.saturating_sub(1);
         entry.status.running = entry.status.running.saturating_sub(1);
         let begun_ms = entry.begun_ms.unwrap_or(now_ms);
         note(&mut entry.status, outcome, begun_ms, now_ms);
@@ -257,7 +255,6 @@ impl Scheduler {
     fn begin(&mut self, peer: NodeId, now_ms: u64) {
         self.outgoing += 1;
         let entry = self.peers.entry(peer).or_default();
-        entry.outgoing += 1;
         entry.status.running += 1;
         entry.due_ms = None;
         entry.begun_ms = Some(now_ms);
@@ -266,7 +263,9 @@ impl Scheduler {
     fn random_neighbour(&mut self, now_ms: u64) -> Option<NodeId> {
         let ready = |node: &&NodeId| {
             let peer = self.peers.get(*node);
-            peer.is_some_and(|peer| peer.up && peer.outgoing == 0 && peer.not_before_ms <= now_ms)
+            peer.is_some_and(|peer| {
+                peer.up && peer.status.running == 0 && peer.not_before_ms <= now_ms
+            })
         };
         let ready: Vec<NodeId> = self.neighbours.iter().filter(ready).copied().collect();
         self.pick(&ready)
@@ -309,5 +308,130 @@ fn note(status: &mut PeerStatus, outcome: &Outcome, begun_ms: u64, now_ms: u64) 
             status.last_error = Some(failed.to_string());
             status.failures = status.failures.saturating_add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings =
+        Settings { enabled: true, timer_ms: 10_000, outgoing_max: 2, incoming_max: 2 };
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn outcome(result: Result<bool, Failed>) -> Outcome {
+        Outcome { result, counters: Counters::default(), diff: None, clocks: Vec::new() }
+    }
+
+    /// With this many neighbours, all of them up at 0.
+    fn scheduler(settings: Settings, peers: u8) -> Scheduler {
+        let mut scheduler = Scheduler::new(settings, 7, 0);
+        let all: BTreeSet<NodeId> = (1..=peers).map(node).collect();
+        scheduler.set_neighbours(all.clone(), &all);
+        all.into_iter().for_each(|peer| scheduler.up(peer, 0));
+        scheduler
+    }
+
+    /// Runs until `to_ms`; each session takes `takes_ms` and ends with `result`.
+    fn play(
+        scheduler: &mut Scheduler,
+        to_ms: u64,
+        takes_ms: u64,
+        result: &Result<bool, Failed>,
+    ) -> Vec<(u64, NodeId)> {
+        let (mut begun, mut running) = (Vec::new(), Vec::new());
+        for now_ms in (0..to_ms).step_by(10) {
+            running.retain(|(ends_ms, peer)| {
+                let runs = *ends_ms > now_ms;
+                if !runs {
+                    scheduler.finished(*peer, &outcome(result.clone()), now_ms);
+                }
+                runs
+            });
+            for peer in scheduler.tick(now_ms) {
+                assert!(running.iter().all(|(_, with)| *with != peer), "one with a peer");
+                running.push((now_ms + takes_ms, peer));
+                begun.push((now_ms, peer));
+            }
+            assert!(running.len() <= 2, "too many at once");
+        }
+        begun
+    }
+
+    #[test]
+    fn first_exchange_comes_soon_and_then_one_per_timer() {
+        let mut scheduler = scheduler(SETTINGS, 3);
+        let begun = play(&mut scheduler, 100_000, 50, &Ok(true));
+        let first: BTreeSet<NodeId> =
+            begun.iter().filter(|(at, _)| *at <= 1_100).map(|(_, peer)| *peer).collect();
+        assert_eq!(first.len(), 3, "{begun:?}");
+        let later = begun.iter().filter(|(at, _)| *at > 1_100).count();
+        assert!((8..=12).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn sessions_wait_for_each_other() {
+        let mut scheduler = scheduler(SETTINGS, 10);
+        let begun = play(&mut scheduler, 20_000, 2_000, &Ok(true));
+        let all: BTreeSet<NodeId> = begun.iter().map(|(_, peer)| *peer).collect();
+        assert_eq!(all.len(), 10);
+    }
+
+    #[test]
+    fn failures_back_off_and_a_new_connection_begins_anew() {
+        let mut scheduler = scheduler(SETTINGS, 1);
+        let begun = play(&mut scheduler, 120_000, 10, &Err(Failed::Busy));
+        assert!((6..=12).contains(&begun.len()), "{}", begun.len());
+        let status = scheduler.status().next().unwrap().1.clone();
+        assert_eq!(status.failures as usize, begun.len());
+        assert!(status.last_error.is_some() && status.converged_ms.is_none());
+        scheduler.up(node(1), 120_000);
+        assert!(scheduler.next_deadline() <= 121_000);
+    }
+
+    #[test]
+    fn behind_is_at_once_but_not_all_the_time() {
+        let mut scheduler = scheduler(SETTINGS, 1);
+        play(&mut scheduler, 5_000, 10, &Ok(true));
+        let mut begun = 0;
+        for now_ms in (5_000..6_000).step_by(10) {
+            scheduler.behind(node(1), now_ms);
+            for peer in scheduler.tick(now_ms) {
+                begun += 1;
+                scheduler.finished(peer, &outcome(Ok(true)), now_ms);
+            }
+        }
+        assert!((4..=6).contains(&begun), "{begun}");
+        scheduler.behind(node(9), 7_000);
+        assert!(!scheduler.tick(7_000).contains(&node(9)), "it is not connected");
+    }
+
+    #[test]
+    fn convergence_is_as_old_as_the_beginning_of_the_session() {
+        let mut scheduler = scheduler(SETTINGS, 1);
+        let converged = |s: &Scheduler| s.status().next().unwrap().1.converged_ms;
+        scheduler.ask(node(1), 1_000).unwrap();
+        scheduler.finished(node(1), &outcome(Ok(true)), 3_000);
+        assert_eq!(converged(&scheduler), Some(1_000));
+        assert!(scheduler.admit(node(1)));
+        scheduler.answered(node(1), &outcome(Ok(false)), 4_000, 5_000);
+        assert_eq!(converged(&scheduler), Some(1_000), "something was refused");
+        assert!(scheduler.admit(node(1)));
+        scheduler.answered(node(1), &outcome(Ok(true)), 6_000, 7_000);
+        assert_eq!(converged(&scheduler), Some(6_000));
+    }
+
+    #[test]
+    fn limits_hold_for_others_and_when_it_is_off() {
+        let mut scheduler = scheduler(Settings { enabled: false, ..SETTINGS }, 1);
+        assert!(scheduler.admit(node(1)) && scheduler.admit(node(2)) && !scheduler.admit(node(3)));
+        scheduler.answered(node(1), &outcome(Ok(true)), 0, 1);
+        assert!(scheduler.admit(node(3)));
+        assert!(play(&mut scheduler, 60_000, 10, &Ok(true)).is_empty());
+        assert_eq!(scheduler.ask(node(5), 0), Err(Failed::Disconnected));
+        assert_eq!(scheduler.ask(node(1), 0), Ok(()));
     }
 }
