@@ -5,6 +5,7 @@
 //! fails the test, whoever mended it.
 
 use super::artefacts::Artefacts;
+use super::damage::copy;
 use super::node::{Ended, Node, Site};
 use super::wait::{pause, wait_until};
 use super::wires::{Wire, Wires};
@@ -185,7 +186,7 @@ impl Cluster {
             ("cluster.seeds", format!("[{}]", seeds.join(", "))),
             ("cluster.tls_certificate", file("node.pem")),
             ("cluster.tls_key", file("node.key")),
-            ("cluster.tls_authority", file("ca.pem")),
+            ("cluster.tls_ca", file("ca.pem")),
             ("storage.partitions", "4".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -335,6 +336,128 @@ impl Cluster {
     pub fn ended(&mut self, node: usize) -> (std::process::ExitStatus, String) {
         let mut process = self.take(node);
         (process.wait_end(), process.log())
+    }
+
+    /// Keeps data, logs and histories, and shows the end of each log.
+    pub fn keep(&mut self) {
+        self.kept.keep();
+        for (number, place) in self.places.iter().enumerate() {
+            if let Some(node) = &place.node {
+                eprintln!("-- n{number}:\n{}", node.log_tail());
+            }
+        }
+    }
+
+    /// Brings back whatever is down, ends faults, and waits until the cluster is whole.
+    pub fn mend(&mut self) {
+        self.wires.heal();
+        let down: Vec<usize> = (0..self.len()).filter(|k| !self.running().contains(k)).collect();
+        if !down.is_empty() {
+            self.start_nodes(&down);
+        }
+        self.wait_formed(FORM_WITHIN);
+    }
+
+    /// Writes a key.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn put(&self, node: usize, table: &str, key: &str, value: &str) {
+        let put = self.places[node].client.put(table, key, value);
+        self.block(async { put.await }).unwrap_or_else(|e| panic!("put {key} on n{node}: {e}"));
+    }
+
+    /// The values of a key.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn get(&self, node: usize, table: &str, key: &str) -> BTreeSet<String> {
+        let got = self.block(self.places[node].client.get(table, key));
+        let values = got.unwrap_or_else(|e| panic!("get {key} on n{node}: {e}")).values;
+        values.into_iter().map(|v| String::from_utf8_lossy(&v).into_owned()).collect()
+    }
+
+    /// Waits until a node has exactly this value of a key; how long that took.
+    ///
+    /// # Panics
+    /// When it does not get it in time.
+    pub fn wait_value(
+        &self,
+        node: usize,
+        table: &str,
+        key: &str,
+        value: &str,
+        deadline: Duration,
+    ) -> Duration {
+        let start = Instant::now();
+        wait_until(deadline, &format!("{key} to be {value} on n{node}"), || {
+            match self.block(self.places[node].client.get(table, key)) {
+                Ok(got) if got.values == [value.as_bytes()] => Ok(start.elapsed()),
+                Ok(got) => Err(format!("{:?}", got.values)),
+                Err(e) => Err(e.to_string()),
+            }
+        })
+    }
+
+    /// Waits until all running nodes hold the same in these tables, also where they cannot ask each other; how long it took.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub fn wait_same_content(&self, tables: &[&str], deadline: Duration) -> Duration {
+        let start = Instant::now();
+        wait_until(deadline, "all nodes to hold the same", || match self.unequal_content(tables) {
+            None => Ok(start.elapsed()),
+            Some(what) => Err(what),
+        })
+    }
+
+    /// Gives a node the name, certificate and key of another.
+    ///
+    /// # Panics
+    /// When files cannot be copied.
+    pub fn impersonate(&mut self, node: usize, other: usize) {
+        for file in ["node.pem", "node.key"] {
+            let [from, to] = [other, node].map(|k| self.places[k].dir.join(file));
+            if let Err(e) = std::fs::copy(&from, &to) {
+                panic!("copy {}: {e}", from.display());
+            }
+        }
+        self.set_config(node, &[("node.name", &format!("\"{}\"", Self::node_name(other)))]);
+    }
+
+    /// Directory of a node: certificate, configuration, logs, and data unless told otherwise.
+    #[must_use]
+    pub fn node_dir(&self, node: usize) -> &Path {
+        &self.places[node].dir
+    }
+
+    /// The certificate of a node.
+    #[must_use]
+    pub fn certificate(&self, node: usize) -> Bundle {
+        self.bundle(node, &self.places[node].dir)
+    }
+
+    /// Name of the cluster.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Resident memory of a node, in KiB.
+    #[must_use]
+    pub fn memory_kib(&mut self, node: usize) -> u64 {
+        let status = format!("/proc/{}/status", self.node(node).pid());
+        let text = std::fs::read_to_string(status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    }
+
+    /// The incarnation of a node.
+    #[must_use]
+    pub fn incarnation(&self, node: usize) -> u64 {
+        let status = self.block(self.places[node].client.status());
+        status.ok().and_then(|s| s["incarnation"].as_u64()).unwrap_or_default()
     }
 
     /// Stops all nodes in order, which ends the test.
@@ -495,6 +618,12 @@ impl Cluster {
                 Err(e) => return Some(format!("n{first} cannot compare with n{other}: {e}")),
             }
         }
+        self.unequal_content(tables)
+    }
+
+    fn unequal_content(&self, tables: &[&str]) -> Option<String> {
+        let running = self.running();
+        let (&first, others) = running.split_first()?;
         tables.iter().find_map(|table| {
             let content = |node| self.content(node, table, "");
             let here = match content(first) {
@@ -549,26 +678,6 @@ fn write(path: &Path, text: &str) {
     let parent = path.parent().unwrap_or_else(|| panic!("{}", path.display()));
     std::fs::create_dir_all(parent).unwrap_or_else(|e| panic!("create {}: {e}", parent.display()));
     std::fs::write(path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
-}
-
-/// Copies files and directories, nothing else.
-///
-/// # Panics
-/// When that fails.
-pub fn copy(from: &Path, to: &Path) {
-    let failed = |e: std::io::Error| panic!("copy {} to {}: {e}", from.display(), to.display());
-    std::fs::create_dir_all(to).unwrap_or_else(failed);
-    for entry in std::fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())) {
-        let entry = entry.unwrap_or_else(|e| panic!("{}: {e}", from.display()));
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        match std::fs::metadata(&from) {
-            Ok(meta) if meta.is_dir() => copy(&from, &to),
-            Ok(meta) if meta.is_file() => {
-                std::fs::copy(&from, &to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

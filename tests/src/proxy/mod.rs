@@ -22,7 +22,7 @@ pub mod source;
 mod tls;
 
 pub use faults::{Counts, Delay, Faults, Flow, MessageFaults};
-pub use tls::Bundle;
+pub use tls::{Bundle, connect_tls};
 
 use faults::Link;
 use pipe::Streams;

@@ -1,6 +1,7 @@
 //! Ends TLS between two nodes with their own certificates, so that each takes the proxy for the other.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,4 +86,16 @@ impl Bundle {
         let connector = TlsConnector::from(Arc::new(config));
         tokio::time::timeout(WITHIN, connector.connect(name, stream)).await?
     }
+}
+
+/// Connects to a node as another one.
+///
+/// # Errors
+/// Of the connection, or of a file.
+pub async fn connect_tls(
+    address: SocketAddr,
+    own: &Bundle,
+    to: &Bundle,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    own.connect(TcpStream::connect(address).await?, to).await
 }

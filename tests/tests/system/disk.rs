@@ -1,64 +1,30 @@
 //! Goal: a full disk is an error that passes, and a damaged file is never served.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 use weald_client::Error;
 use weald_tests::harness::artefacts::Artefacts;
+use weald_tests::harness::damage::{Harm, copy, damage};
 use weald_tests::harness::node::{Remote, Site};
+use weald_tests::harness::tmpfs::Tmpfs;
 use weald_tests::harness::wait::wait_until;
 use weald_tests::seed::Seeded;
 
 /// Exit codes; see `weald --help`.
 const EXIT_STORAGE_FULL: i32 = 7;
 const EXIT_DAMAGED: i32 = 65;
-const PAGE: u64 = 4096;
-
-/// A file system of its own, unmounted when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    /// None, and said so, where this is not allowed.
-    fn mount(at: &Path, mib: u32) -> Option<Self> {
-        std::fs::create_dir(at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(at)
-            .output();
-        match mount {
-            Ok(out) if out.status.success() => Some(Self(at.to_owned())),
-            Ok(out) => {
-                let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-                eprintln!("SKIPPED: full disk: no tmpfs may be mounted here: {why}");
-                None
-            }
-            Err(e) => {
-                eprintln!("SKIPPED: full disk: cannot run mount: {e}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily: a node that the failing test left behind may still have files open.
-        let done = Command::new("umount").arg("-l").arg(&self.0).status();
-        if !done.is_ok_and(|status| status.success()) {
-            eprintln!("cannot unmount {}", self.0.display());
-        }
-    }
-}
 
 #[test]
 fn full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
     const BALLAST: usize = 6 << 20;
     let kept = Artefacts::new("full");
     let at = kept.dir().join("small");
-    let Some(_mounted) = Tmpfs::mount(&at, 24) else { return };
+    let _mounted = match Tmpfs::mount(&at, 24) {
+        Ok(mounted) => mounted,
+        Err(why) => return eprintln!("SKIPPED: full disk: {why}"),
+    };
     let ballast = at.join("ballast");
     std::fs::write(&ballast, vec![1; BALLAST]).unwrap();
     let config = "[storage]\npartitions = 2\nmap_size = \"4MiB\"\n";
@@ -154,44 +120,6 @@ fn populated(dir: &Path) -> BTreeMap<String, String> {
 
 const CONFIG: &str = "[storage]\npartitions = 2\nmap_size = \"4MiB\"\n";
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&from, &to);
-        } else if kind.is_file() {
-            std::fs::copy(from, to).unwrap();
-        }
-    }
-}
-
-/// Does harm to a data file.
-fn damage(file: &Path, how: &str, rng: &mut Seeded) {
-    let file = std::fs::File::options().read(true).write(true).open(file).unwrap();
-    let len = file.metadata().unwrap().len();
-    let pages = usize::try_from(len / PAGE).unwrap();
-    match how {
-        "bits" => {
-            for _ in 0..16 {
-                let at = u64::try_from(rng.below(usize::try_from(len).unwrap())).unwrap();
-                let mut byte = [0];
-                file.read_exact_at(&mut byte, at).unwrap();
-                byte[0] ^= 1 << rng.below(8);
-                file.write_all_at(&byte, at).unwrap();
-            }
-        }
-        "page" => {
-            let page = u64::try_from(2 + rng.below(pages - 2)).unwrap();
-            file.write_all_at(&[0; 4096], page * PAGE).unwrap();
-        }
-        "cut" => file.set_len(len / 2).unwrap(),
-        other => panic!("{other}"),
-    }
-}
-
 /// Whether every key is either right or, with `may_miss`, absent.
 fn assert_true(
     remote: &Remote,
@@ -218,13 +146,13 @@ fn damaged_file_is_never_served_and_the_node_says_so() {
     std::fs::create_dir(&base).unwrap();
     let stored = populated(&base);
     let (mut found, mut harmless) = (0, 0);
-    let cases = ["cut", "page", "bits", "page", "bits", "bits"];
+    let cases = [Harm::Cut, Harm::Page, Harm::Bits, Harm::Page, Harm::Bits, Harm::Bits];
     for (number, how) in cases.iter().enumerate() {
-        let what = format!("case {number}, {how}");
+        let what = format!("case {number}, {how:?}");
         let dir = kept.dir().join(format!("case-{number}"));
         std::fs::create_dir(&dir).unwrap();
         copy(&base.join("data"), &dir.join("data"));
-        damage(&dir.join("data/partition-0/data.mdb"), how, &mut rng);
+        damage(&dir.join("data/partition-0/data.mdb"), *how, &mut rng);
         let site = Site::new(&dir, CONFIG);
         let (status, log) = match site.start_or_end() {
             Ok(node) => {
