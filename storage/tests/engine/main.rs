@@ -15,6 +15,7 @@ mod damage;
 mod lives;
 mod model;
 mod repair;
+mod replication;
 mod scans;
 mod space;
 mod support;

@@ -13,34 +13,34 @@ use weald_storage::{
 const MIN_AGE_MS: u64 = 50;
 const KEYS: u64 = 6;
 
-pub fn table() -> TableName {
+pub(crate) fn table() -> TableName {
     TableName::parse("t").unwrap()
 }
 
-pub fn key(n: u64) -> Key {
+pub(crate) fn key(n: u64) -> Key {
     Key::new(format!("k{n}").as_bytes()).unwrap()
 }
 
-pub fn actor(node: u8, incarnation: u32) -> Actor {
+pub(crate) fn actor(node: u8, incarnation: u32) -> Actor {
     Actor { node: NodeId([node; 16]), incarnation }
 }
 
-pub fn merge_op(delta: &Delta, evidence: Evidence) -> WriteOp {
+pub(crate) fn merge_op(delta: &Delta, evidence: Evidence) -> WriteOp {
     let Delta { table, key, object, dots } = delta.clone();
     WriteOp::Merge { table, key, object, dots, evidence }
 }
 
-pub fn put_op(n: u64, value: &[u8], context: Option<Context>) -> WriteOp {
+pub(crate) fn put_op(n: u64, value: &[u8], context: Option<Context>) -> WriteOp {
     WriteOp::Put { table: table(), key: key(n), value: value.to_vec(), context, ttl: None }
 }
 
-pub fn live(replica: &Replica, n: u64) -> BTreeSet<Dot> {
+pub(crate) fn live(replica: &Replica, n: u64) -> BTreeSet<Dot> {
     let object = replica.object(&table(), &key(n)).unwrap().unwrap_or_default();
     object.live_dots().collect()
 }
 
 /// All that `from` has for `to`, in pages.
-pub fn missing(from: &Replica, to: &Replica, bytes_max: usize) -> (Vec<Delta>, bool) {
+pub(crate) fn missing(from: &Replica, to: &Replica, bytes_max: usize) -> (Vec<Delta>, bool) {
     let clock = to.clock().unwrap();
     let (mut deltas, mut after, mut needs_walk) = (Vec::new(), None, false);
     loop {
