@@ -22,8 +22,10 @@ pub mod admission;
 
 pub mod actor;
 mod connector;
+pub mod discovery;
 pub mod file;
 pub mod handle;
+pub mod srv;
 mod trace;
 
 pub use actor::{Setup, child_spec};

@@ -367,10 +367,8 @@ impl Detector {
         if gap < PAUSE_MS.max(self.config.period_ms + self.config.ack_max_ms) {
             return;
         }
-        for probe in self.probes.values_mut() {
-            probe.fail_at_ms += gap;
-            probe.ask_at_ms = probe.ask_at_ms.map(|at| at + gap);
-        }
+        // What was asked before is asked again; the answers may still wait to be read.
+        self.probes.clear();
         for peer in self.peers.values_mut() {
             peer.suspect_since_ms += gap;
         }
