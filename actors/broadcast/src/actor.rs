@@ -294,7 +294,9 @@ impl State {
     fn on_cluster(&mut self) {
         let cluster = Arc::clone(&self.shared.cluster.borrow());
         let (peers, is_full_mesh) = (cluster.neighbours.clone(), cluster.is_full_mesh);
+        let count = peers.len() as u64;
         self.give(Input::Neighbours { peers, is_full_mesh }, None);
+        self.shared.totals.neighbours.store(count, Ordering::Relaxed);
     }
 
     fn on_tick(&mut self) {

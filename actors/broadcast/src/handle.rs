@@ -66,6 +66,8 @@ pub struct Stats {
     pub refused: u64,
     /// Reads of the store that failed.
     pub read_failures: u64,
+    /// Neighbours that the trees know of.
+    pub neighbours: u64,
     /// Bytes of frames waiting.
     pub waiting_bytes: usize,
 }
@@ -99,6 +101,7 @@ pub(crate) struct Totals {
     pub(crate) malformed: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) read_failures: AtomicU64,
+    pub(crate) neighbours: AtomicU64,
 }
 
 impl Totals {
@@ -217,6 +220,7 @@ impl BroadcastHandle {
             malformed: get(&totals.malformed),
             refused: get(&totals.refused),
             read_failures: get(&totals.read_failures),
+            neighbours: get(&totals.neighbours),
             waiting_bytes: self.shared.meter.waiting(),
         }
     }

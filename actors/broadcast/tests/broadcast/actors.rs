@@ -47,9 +47,13 @@ impl Nodes {
         nodes
     }
 
-    /// Waits until every actor has heard of its neighbours: with them its own tree is there.
+    /// Waits until every actor knows its neighbours, and gives each node an event.
     async fn settle(&self) {
-        for n in 1..=u8::try_from(self.peers.len()).unwrap() {
+        wait_until("the neighbours are known", || {
+            (self.peers.iter().all(|peer| peer.stats().neighbours > 0), String::new())
+        })
+        .await;
+        for n in (1..).take(self.peers.len()) {
             self.write(n, 0, 1);
         }
         let all = self.peers.len();

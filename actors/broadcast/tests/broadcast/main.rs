@@ -5,5 +5,6 @@
 mod actors;
 mod net;
 mod overlay;
+mod stores;
 mod tables;
 mod world;
