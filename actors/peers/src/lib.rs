@@ -7,6 +7,7 @@
 //! What it refuses: I/O, actors, time.
 
 pub mod cluster;
+pub mod delivery;
 pub mod meter;
 pub mod network;
 pub mod wire;

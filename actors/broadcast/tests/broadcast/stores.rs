@@ -103,29 +103,21 @@ async fn stores_become_equal() {
         let spec = TableSpec { kind: TableKind::Memory, resolver, ttl_default };
         node.store.declare_table(&table("memory"), spec).unwrap();
     }
-    let writers: Vec<_> = nodes
-        .iter()
-        .enumerate()
+    let writers: Vec<_> = (0_u8..)
+        .zip(&nodes)
         .map(|(n, node)| {
             let store = node.store.clone();
             tokio::task::spawn_blocking(move || {
                 for i in 0..200_u32 {
                     // Some keys are written by all, some deleted again.
                     let name = if i % 4 == 0 { "memory" } else { "durable" };
-                    let key =
-                        Key::new(&(i % 60 + u32::try_from(n).unwrap() * 20).to_be_bytes()).unwrap();
+                    let key = Key::new(&(i % 60 + u32::from(n) * 20).to_be_bytes()).unwrap();
                     let (table, context) = (table(name), None);
                     store
                         .write(if i % 7 == 6 {
                             WriteOp::Delete { table, key, context }
                         } else {
-                            WriteOp::Put {
-                                table,
-                                key,
-                                value: vec![n as u8; 30],
-                                context,
-                                ttl: None,
-                            }
+                            WriteOp::Put { table, key, value: vec![n; 30], context, ttl: None }
                         })
                         .unwrap();
                 }
