@@ -54,6 +54,7 @@ fn number(body: &[u8]) -> u64 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn acknowledged_arrives_exactly_once(seed in any::<u64>(), reconnects in any::<bool>()) {
         let mut sender = acknowledged::Sender::new(7, 400);
