@@ -58,12 +58,13 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  weald status --json")]
     Status,
     /// Read a key
-    #[command(after_help = "Example:\n  weald get packages bash\n\n\
+    #[command(after_help = "Examples:\n  weald get packages bash\n  \
+        weald get packages bash --session s      # what `put --session s` wrote, on another node\n\n\
         Prints the value as it is stored. Several values (siblings) are printed one per line, with a note on stderr.")]
-    Get(TableKey),
+    Get(Get),
     /// Write a key
     #[command(after_help = "Examples:\n  weald put packages bash '{\"version\": \"5.2\"}'\n  \
-        weald put files logo - < logo.png")]
+        weald put files logo - < logo.png\n  weald put packages bash 5 --acked-by 1 --session s")]
     Put(Put),
     /// Delete a key
     #[command(after_help = "Example:\n  weald delete packages bash")]
@@ -163,6 +164,33 @@ pub(crate) struct TableKey {
     pub(crate) key: String,
 }
 
+/// `weald get`.
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) at: TableKey,
+    #[command(flatten)]
+    pub(crate) session: SessionFile,
+}
+
+/// The session of a command.
+#[derive(Debug, Args)]
+pub(crate) struct SessionFile {
+    /// Keep in this file what was seen, and see at least that, on whatever node of the cluster
+    #[arg(long = "session", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// How a write is made.
+#[derive(Debug, Args)]
+pub(crate) struct Writing {
+    #[command(flatten)]
+    pub(crate) session: SessionFile,
+    /// Wait until so many other members have the write, too; it is not undone when they are too late
+    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    pub(crate) acked_by: u8,
+}
+
 /// `weald put`.
 #[derive(Debug, Args)]
 pub(crate) struct Put {
@@ -183,6 +211,8 @@ pub(crate) struct Put {
     /// Time after which the key is gone
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
 }
 
 /// `weald delete`.
@@ -193,6 +223,8 @@ pub(crate) struct Delete {
     /// Context printed by `get --json`: values written since by others are kept
     #[arg(long, value_name = "HEX")]
     pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
 }
 
 /// `weald scan`.

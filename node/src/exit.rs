@@ -1,7 +1,7 @@
 //! Exit codes, and the error that carries one.
 //!
 //! Guarantees: a code never changes its meaning; the table in `--help` and the README is rendered from [`Exit::ALL`]. The codes
-//! of `weald start` follow sysexits(3) and start at 64, those of client commands are below 10, so that neither can be taken
+//! of `weald start` follow sysexits(3) and start at 64, those of client commands are below 64, so that neither can be taken
 //! for the other.
 
 use std::fmt;
@@ -21,6 +21,7 @@ pub(crate) enum Exit {
     StorageFull,
     Busy,
     NodeFault,
+    ConcernNotMet,
     StartUsage,
     Damaged,
     PortTaken,
@@ -44,6 +45,7 @@ impl Exit {
         Self::StorageFull,
         Self::Busy,
         Self::NodeFault,
+        Self::ConcernNotMet,
         Self::StartUsage,
         Self::Damaged,
         Self::PortTaken,
@@ -67,6 +69,7 @@ impl Exit {
             Self::StorageFull => 7,
             Self::Busy => 8,
             Self::NodeFault => 9,
+            Self::ConcernNotMet => 10,
             Self::StartUsage => 64,
             Self::Damaged => 65,
             Self::PortTaken => 69,
@@ -91,6 +94,7 @@ impl Exit {
             Self::StorageFull => "storage_full",
             Self::Busy => "busy",
             Self::NodeFault => "node_fault",
+            Self::ConcernNotMet => "concern_not_met",
             Self::Damaged => "damaged",
             Self::PortTaken => "port_taken",
             Self::GaveUp => "gave_up",
@@ -117,6 +121,9 @@ impl Exit {
             Self::Busy => "overloaded or restarting; nothing was done, try again",
             Self::NodeFault => {
                 "the node answered with a fault of its own, such as a damaged record"
+            }
+            Self::ConcernNotMet => {
+                "the write is done, but fewer other members than asked for had it in time"
             }
             Self::StartUsage => "start: wrong arguments",
             Self::Damaged => "start: stored data is damaged",

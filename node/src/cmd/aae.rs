@@ -7,6 +7,9 @@ use crate::args::Aae;
 use crate::config::value::show_bytes;
 use crate::exit::{Exit, Outcome};
 use crate::out::{Out, columns};
+use crate::text;
+use serde::Deserialize;
+use serde_json::Value;
 use std::time::Duration;
 use weald_proto::cluster::{AaeDiff, AaeReport, AaeStatus};
 use weald_proto::limits::EXCHANGE_MS_MAX;
@@ -15,25 +18,25 @@ use weald_proto::request;
 pub(crate) async fn run<A: Api>(api: &A, args: Aae, deadline: Duration, out: &mut Out) -> Outcome {
     let exit = match args {
         Aae::Status => {
-            let text = api.request(request::AaeStatus {}, deadline).await?;
-            let status: AaeStatus = read(&text)?;
-            show(&text, || status_table(&status), out)?;
+            let json = api.request(request::AaeStatus {}, deadline).await?;
+            let status: AaeStatus = read(&json)?;
+            show(&json, || status_table(&status), out)?;
             Exit::Ok
         }
         Aae::Run { peer, timeout } => {
             let wait_ms = millis(timeout).min(EXCHANGE_MS_MAX);
             let call = request::AaeRun { peer, wait_ms };
-            let text = api.request(call, timeout + SLACK).await?;
-            let report: AaeReport = read(&text)?;
-            show(&text, || report_line(&report), out)?;
-            Exit::Ok
+            let json = api.request(call, timeout + SLACK).await?;
+            let report: AaeReport = read(&json)?;
+            show(&json, || report_line(&report), out)?;
+            if is_converged(&report) { Exit::Ok } else { Exit::Unhealthy }
         }
         Aae::Diff { peer, timeout } => {
             let wait_ms = millis(timeout).min(EXCHANGE_MS_MAX);
             let call = request::AaeDiff { peer, wait_ms };
-            let text = api.request(call, timeout + SLACK).await?;
-            let diff: AaeDiff = read(&text)?;
-            show(&text, || diff_table(&diff), out)?;
+            let json = api.request(call, timeout + SLACK).await?;
+            let diff: AaeDiff = read(&json)?;
+            show(&json, || diff_table(&diff), out)?;
             // As diff(1): 1 says that there is a difference.
             if diff.equal { Exit::Ok } else { Exit::Unhealthy }
         }
@@ -81,7 +84,7 @@ fn status_table(status: &AaeStatus) -> String {
 }
 
 fn report_line(report: &AaeReport) -> String {
-    format!(
+    let mut line = format!(
         "exchanged with {} in {} ms: {} objects in, {} out, {} received, {} sent, {} partitions walked\n",
         report.peer,
         report.elapsed_ms,
@@ -90,12 +93,77 @@ fn report_line(report: &AaeReport) -> String {
         show_bytes(report.bytes_in),
         show_bytes(report.bytes_out),
         report.walked,
-    )
+    );
+    if !is_converged(report) {
+        line.push_str(
+            "not equal after it: something could not be merged, the logs of both nodes say what\n",
+        );
+    }
+    line
+}
+
+/// Something that could not be merged is in the logs of both nodes.
+fn is_converged(report: &AaeReport) -> bool {
+    report.extra.get("converged").and_then(Value::as_bool).unwrap_or(true)
+}
+
+/// The sums over all partitions, and some of the keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sums {
+    shards: u64,
+    events_lacking_here: u64,
+    events_lacking_there: u64,
+    keys_lacking_here: u64,
+    keys_lacking_there: u64,
+    keys_differing: u64,
+    first: Vec<DiffKey>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DiffKey {
+    table: String,
+    key: Vec<u8>,
+    side: String,
+}
+
+fn sums_table(sums: &Sums) -> String {
+    let row = |what: &str, here: u64, there: u64| {
+        vec![what.to_owned(), here.to_string(), there.to_string()]
+    };
+    let mut rows = vec![
+        ["", "MISSING HERE", "MISSING THERE"].map(String::from).to_vec(),
+        row("events", sums.events_lacking_here, sums.events_lacking_there),
+        row("keys", sums.keys_lacking_here, sums.keys_lacking_there),
+    ];
+    let mut out = columns(&rows);
+    out.push_str(&format!(
+        "{} keys are on both sides and differ; {} partitions differ in all\n",
+        sums.keys_differing, sums.shards
+    ));
+    if !sums.first.is_empty() {
+        rows = vec![["TABLE", "KEY", "WHERE"].map(String::from).to_vec()];
+        rows.extend(sums.first.iter().map(|found| {
+            let side = match found.side.as_str() {
+                "here" => "here only",
+                "there" => "there only",
+                other => other,
+            };
+            vec![found.table.clone(), text::show_key(&found.key), side.to_owned()]
+        }));
+        out.push('\n');
+        out.push_str(&columns(&rows));
+    }
+    out
 }
 
 fn diff_table(diff: &AaeDiff) -> String {
     if diff.equal {
         return format!("no difference to {}\n", diff.peer);
+    }
+    let sums = diff.extra.get("report").cloned().map(serde_json::from_value::<Sums>);
+    if let Some(Ok(sums)) = sums {
+        return sums_table(&sums);
     }
     let mut rows = vec![
         ["PARTITION", "SPACE", "MISSING HERE", "MISSING THERE", "KEYS"].map(String::from).to_vec(),
@@ -134,11 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn exchange_that_did_not_make_nodes_equal_is_told() {
+        let json = r#"{"peer":"b","elapsed_ms":3,"objects_in":7,"converged":false}"#;
+        let report: AaeReport = serde_json::from_str(json).unwrap();
+        assert!(!is_converged(&report) && report_line(&report).contains("not equal after it"));
+        let json = r#"{"peer":"b","elapsed_ms":3}"#;
+        assert!(is_converged(&serde_json::from_str(json).unwrap()));
+    }
+
+    #[test]
     fn differences_are_listed_by_partition() {
         let json = r#"{"peer":"b","equal":false,"partitions":[
             {"partition":3,"space":"durable","missing_here":7,"keys":2}]}"#;
         let text = diff_table(&serde_json::from_str(json).unwrap());
         assert!(text.contains("3          durable  7             0              2\n"), "{text}");
+        let json = r#"{"peer":"b","equal":false,"report":{"shards":2,"events_lacking_here":5,
+            "keys_differing":1,"first":[{"table":"t","key":[107,49],"side":"there"}]}}"#;
+        let text = diff_table(&serde_json::from_str(json).unwrap());
+        assert!(text.contains("events  5             0\n"), "{text}");
+        assert!(text.contains("1 keys are on both sides"), "{text}");
+        assert!(text.contains("t      k1   there only\n"), "{text}");
         let equal = AaeDiff { peer: "b".into(), equal: true, ..AaeDiff::default() };
         assert_eq!(diff_table(&equal), "no difference to b\n");
     }

@@ -1,7 +1,8 @@
 //! `get`, `put`, `delete` and `scan`.
 
+use super::session::{self, Session};
 use crate::api::Api;
-use crate::args::{Delete, Put, Scan, TableKey};
+use crate::args::{Delete, Get, Put, Scan, Writing};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Out};
 use crate::text;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::time::Duration;
 use weald_proto::limits::{PAGE_ITEMS_MAX, VALUE_BYTES_MAX};
-use weald_proto::request::{self, Call, Item, Written};
+use weald_proto::request::{self, Item, Op};
 
 /// Values with the context they were read under, as JSON.
 pub(super) fn values_json(values: &[Vec<u8>]) -> Vec<Box<RawValue>> {
@@ -25,14 +26,13 @@ struct Shown<'a> {
     context: String,
 }
 
-pub(crate) async fn get<A: Api>(
-    api: &A,
-    at: TableKey,
-    deadline: Duration,
-    out: &mut Out,
-) -> Outcome {
-    let call = request::Get { table: at.table.clone(), key: at.key.clone().into_bytes() };
-    let found = api.request(call, deadline).await?;
+pub(crate) async fn get<A: Api>(api: &A, args: Get, deadline: Duration, out: &mut Out) -> Outcome {
+    let at = args.at;
+    let (table, key) = (at.table.clone(), at.key.clone().into_bytes());
+    let found = match Session::of(&args.session)? {
+        None => api.request(request::Get { table, key }, deadline).await?,
+        Some(session) => session.get(api, table, key, deadline).await?,
+    };
     if out.is_json() {
         out.json(&Shown {
             table: &at.table,
@@ -77,11 +77,12 @@ pub(crate) async fn put<A: Api>(api: &A, args: Put, deadline: Duration, out: &mu
     let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     if args.if_absent || args.if_context.is_some() {
         let expected = args.if_context.as_deref().map(context).transpose()?;
-        let call = request::PutIf { table, key, value, expected, ttl_ms };
-        written(api, call, deadline, out).await
+        let op = Op::PutIf(request::PutIf { table, key, value, expected, ttl_ms });
+        written(api, op, &args.writing, deadline, out).await
     } else {
         let context = args.context.as_deref().map(context).transpose()?;
-        written(api, request::Put { table, key, value, context, ttl_ms }, deadline, out).await
+        let op = Op::Put(request::Put { table, key, value, context, ttl_ms });
+        written(api, op, &args.writing, deadline, out).await
     }
 }
 
@@ -92,22 +93,31 @@ pub(crate) async fn delete<A: Api>(
     out: &mut Out,
 ) -> Outcome {
     let context = args.context.as_deref().map(context).transpose()?;
-    let call = request::Delete { table: args.at.table, key: args.at.key.into_bytes(), context };
-    written(api, call, deadline, out).await
+    let (table, key) = (args.at.table, args.at.key.into_bytes());
+    let op = Op::Delete(request::Delete { table, key, context });
+    written(api, op, &args.writing, deadline, out).await
 }
 
-async fn written<A: Api, C: Call<Reply = Written>>(
+async fn written<A: Api>(
     api: &A,
-    call: C,
+    op: Op,
+    writing: &Writing,
     deadline: Duration,
     out: &mut Out,
 ) -> Outcome {
-    let written = api.request(call, deadline).await?;
+    let session = Session::of(&writing.session)?;
+    let plain = session.is_none() && writing.acked_by == 0;
+    let (context, unmet) = match op {
+        Op::Put(put) if plain => (api.request(put, deadline).await?.context, None),
+        Op::PutIf(put) if plain => (api.request(put, deadline).await?.context, None),
+        Op::Delete(delete) if plain => (api.request(delete, deadline).await?.context, None),
+        op => session::write(api, op, session, writing.acked_by, deadline).await?,
+    };
     if out.is_json() {
-        out.json(&json!({ "context": text::hex(&written.context) }))?;
+        out.json(&json!({ "context": text::hex(&context) }))?;
     }
     out.flush()?;
-    Ok(Exit::Ok)
+    unmet.map_or(Ok(Exit::Ok), Err)
 }
 
 fn context(hex: &str) -> Result<Vec<u8>, Failure> {

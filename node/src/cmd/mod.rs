@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod kv;
 pub(crate) mod log_level;
 pub(crate) mod remote;
+mod session;
 pub(crate) mod status;
 pub(crate) mod supervision;
 pub(crate) mod table;

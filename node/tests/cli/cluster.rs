@@ -124,6 +124,26 @@ fn single_node_is_the_only_member_and_has_nobody_to_exchange_with() {
     node.run(&["cluster", "join"]).exits(2);
 }
 
+#[test]
+fn session_is_kept_in_a_file_and_a_concern_of_others_is_not_met_alone() {
+    let node = Node::start();
+    let session = node.file("s").to_str().unwrap().to_owned();
+    node.run(&["get", "t", "k", "--session", &session]).exits(1);
+    node.run(&["put", "t", "k", "1", "--session", &session]).ok();
+    assert!(std::fs::read_to_string(&session).unwrap().len() > 10);
+    assert_eq!(node.run(&["get", "t", "k", "--session", &session]).ok().text(), "1");
+    let unmet = node.run(&["put", "t", "k", "2", "--acked-by", "1", "--json"]).exits(10);
+    assert!(unmet.stderr.contains("0 of 1 other members"), "{}", unmet.stderr);
+    assert!(unmet.json()[0]["context"].is_string(), "the write was made");
+    assert_eq!(node.run(&["get", "t", "k"]).ok().text(), "2");
+    node.run(&["delete", "t", "k", "--session", &session, "--acked-by", "0"]).ok();
+    let broken = node.write("broken", "no hex");
+    node.run(&["get", "t", "k", "--session", &broken]).exits(2);
+    let foreign = node.write("foreign", "00ff");
+    let refused = node.run(&["get", "t", "k", "--session", &foreign]).exits(2);
+    assert!(refused.stderr.contains("session token"), "{}", refused.stderr);
+}
+
 /// A port such that the next one, 100 higher, is free as well.
 fn free_ports() -> u16 {
     wait_until("no two ports are free", || {
