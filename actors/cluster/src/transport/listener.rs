@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
 use weald_link::filter::Side;
 use weald_link::{Close, Connection, Halves, IDLE_TIMEOUT_MIN, Limits, Outbound, Receive, Setup};
+use weald_proto::hello::Refused;
 use weald_supervision::{Address, ChildSpec, DynamicHandle, Restart};
 
 /// First and longest pause after `accept` has failed, as it does when descriptors run out.
@@ -273,6 +274,10 @@ impl Handshake {
         match greeted.await {
             Ok(Ok((halves, Greeted::Client(admitted)))) => self.connect(halves, admitted).await,
             Ok(Ok((halves, Greeted::Node(accepted)))) => self.connect_node(halves, accepted).await,
+            // Two nodes have dialled each other at the same time: nothing is wrong.
+            Ok(Err(Rejected::Refused { refused: Refused::Duplicate, name, .. })) => {
+                tracing::debug!(event = "connection_duplicate", peer = %name, "connected already");
+            }
             Ok(Err(why)) => rejected(&self.logs, self.peer, &why),
             Err(_elapsed) => rejected(&self.logs, self.peer, &Rejected::Timeout),
         }

@@ -1,8 +1,9 @@
 //! Connecting, and what passes over connections.
 
-use crate::support::{Pki, both_up, frame, wait_until};
+use crate::support::{Node, Pki, both_up, frame, wait_until};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weald_cluster::transport::Config;
 use weald_peers::{Channel, Inbox, Network, PeerEvent, SendError};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +97,25 @@ async fn both_dialling_at_once_leaves_one_connection_for_each_lane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_other_lanes_use_those_that_both_have() {
+    let pki = Pki::new("blue");
+    let a = Node::start(Config { lanes: [1, 4, 1], ..pki.config(1) }).await;
+    let b = Node::start(Config { lanes: [2, 2, 3], ..pki.config(2) }).await;
+    b.want(&[&a]);
+    both_up(&a, &b).await;
+    for node in [&a, &b] {
+        let stats = node.transport.stats();
+        assert_eq!(stats[0].channels.iter().map(|c| c.links).collect::<Vec<_>>(), [1, 2, 1]);
+    }
+    for lane in [3, u64::MAX] {
+        a.send(&b, Channel::Data, lane, lane);
+    }
+    wait_until("frames", || b.inbox.numbers(Channel::Data).len() == 2).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_greater_id_dials_when_nobody_else_does() {
     let pki = Pki::new("blue");
     let (a, b) = (pki.node(1).await, pki.node(2).await);
@@ -113,18 +133,24 @@ async fn data_does_not_delay_control() {
     let (a, b) = (pki.node(1).await, pki.node(2).await);
     a.want(&[&b]);
     both_up(&a, &b).await;
-    for number in 0..200 {
-        a.transport.send(b.id, Channel::Data, number, &frame(number, 64 << 10)).unwrap();
+    // The best of some rounds: a loaded machine delays everything now and then, a shared queue always.
+    let mut best = (Duration::MAX, Duration::ZERO);
+    for round in 1..=6 {
+        for number in 0..200 {
+            a.transport.send(b.id, Channel::Data, number, &frame(number, 64 << 10)).unwrap();
+        }
+        let sent = Instant::now();
+        a.send(&b, Channel::Control, 0, round);
+        wait_until("data", || b.inbox.numbers(Channel::Data).len() == 200).await;
+        wait_until("control", || b.inbox.numbers(Channel::Control) == [round]).await;
+        let frames = std::mem::take(&mut b.inbox.0.lock().unwrap().frames);
+        let last = |of| frames.iter().rfind(|(_, channel, ..)| *channel == of).unwrap().3;
+        let took = last(Channel::Control).duration_since(sent);
+        best = best.min((took, last(Channel::Data).duration_since(sent)));
     }
-    let sent = Instant::now();
-    a.send(&b, Channel::Control, 0, 1_000);
-    wait_until("data", || b.inbox.numbers(Channel::Data).len() == 200).await;
-    let frames = b.inbox.0.lock().unwrap().frames.clone();
-    let first = frames.iter().find(|(_, channel, ..)| *channel == Channel::Control).unwrap();
-    let control = first.3.duration_since(sent);
-    let all = frames.last().unwrap().3.duration_since(sent);
-    assert!(control < all, "control took {control:?}, everything {all:?}");
-    assert!(control < Duration::from_millis(100), "control took {control:?}, everything {all:?}");
+    let (control, data) = best;
+    assert!(control < Duration::from_millis(50), "control took {control:?}, data {data:?}");
+    assert!(control < data / 3, "control took {control:?}, data {data:?}");
     a.stop().await;
     b.stop().await;
 }

@@ -1,5 +1,6 @@
 //! Connections that are lost, stand still, or are not taken from.
 
+use crate::refuse::tls;
 use crate::support::{Pki, both_up, frame, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,6 +163,9 @@ async fn certificates_are_exchanged_without_cutting_anything() {
     assert_eq!((a.inbox.ups_downs(), b.inbox.ups_downs()), ((2, 1), (2, 1)));
     a.transport.disconnect(b.id, "a test");
     wait_until("up again", || a.inbox.ups_downs() == (3, 2) && b.is_up(&a)).await;
+    // Clients see the new certificate, too.
+    assert!(tls(&a, &of_another.ca.clone().unwrap(), None).await.is_ok());
+    assert!(tls(&b, &of_another.ca.clone().unwrap(), None).await.is_err());
     // B no longer trusts the authority of A's new certificate, and finds that out by itself.
     std::fs::write(pki.config(2).tls.unwrap().ca.unwrap(), &pki.authority.cert_pem).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;

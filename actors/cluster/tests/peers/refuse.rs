@@ -161,8 +161,12 @@ async fn certificates_that_do_not_fit_the_node_are_said_at_its_start() {
     b.stop().await;
 }
 
-/// TLS to a node, with a certificate or without.
-async fn tls(node: &Node, ca: &Path, own: Option<&TlsFiles>) -> TlsStream<TcpStream> {
+/// TLS to a node, with a certificate or without. It must be trusted by the authority, as by clients.
+pub(crate) async fn tls(
+    node: &Node,
+    ca: &Path,
+    own: Option<&TlsFiles>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let roots = pki::roots(&std::fs::read(ca).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -178,7 +182,7 @@ async fn tls(node: &Node, ca: &Path, own: Option<&TlsFiles>) -> TlsStream<TcpStr
     };
     let stream = TcpStream::connect(&node.address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 fn opening() -> Vec<u8> {
@@ -229,26 +233,26 @@ async fn strangers_and_liars_cost_one_refusal() {
         Ok(NodeAnswer::Refused(refused)) => refused,
         other => panic!("{other:?}"),
     };
-    let told = refused(&answer_to(tls(&a, &ca, None).await, &opening()).await);
+    let told = refused(&answer_to(tls(&a, &ca, None).await.unwrap(), &opening()).await);
     assert!(matches!(told, Refused::Certificate(_)), "{told}");
     let named = |name: &str| {
         let hello = encode_within(&node_hello(name), NODE_HELLO_BYTES_MAX).unwrap();
         [&opening()[..], &hello].concat()
     };
-    let told = refused(&answer_to(tls(&a, &ca, Some(&files)).await, &named("n6")).await);
+    let told = refused(&answer_to(tls(&a, &ca, Some(&files)).await.unwrap(), &named("n6")).await);
     assert!(told.to_string().contains("it is of node \"n5\", the hello says \"n6\""), "{told}");
     // Garbage instead of a hello: refused or cut, never more.
     let garbage = [&opening()[..], &[0, 40], &[0xEE; 40]].concat();
-    let told = refused(&answer_to(tls(&a, &ca, Some(&files)).await, &garbage).await);
+    let told = refused(&answer_to(tls(&a, &ca, Some(&files)).await.unwrap(), &garbage).await);
     assert!(matches!(told, Refused::Versions { .. } | Refused::Malformed(_)), "{told}");
     let oversize = [&opening()[..], &[0xFF, 0xFF], &[1; 5000]].concat();
-    let answer = answer_to(tls(&a, &ca, Some(&files)).await, &oversize).await;
+    let answer = answer_to(tls(&a, &ca, Some(&files)).await.unwrap(), &oversize).await;
     assert!(answer.is_empty(), "{answer:?}");
     // A hello that is right, and then nothing: the place is free again in time.
-    let mut silent = tls(&a, &ca, Some(&files)).await;
+    let mut silent = tls(&a, &ca, Some(&files)).await.unwrap();
     silent.write_all(&named("n5")).await.unwrap();
     let began = Instant::now();
-    let mut half = tls(&a, &ca, Some(&files)).await;
+    let mut half = tls(&a, &ca, Some(&files)).await.unwrap();
     half.write_all(&opening()[..20]).await.unwrap();
     let mut rest = Vec::new();
     timeout(Duration::from_secs(8), half.read_to_end(&mut rest)).await.unwrap().ok();

@@ -46,7 +46,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use table::{Claim, Effects, Lane, Table};
 use tokio::sync::watch;
-use weald_peers::{Channel, Inbox, Network, PeerInfo, SendError};
+use weald_peers::{Channel, Inbox, Network, PeerEvent, PeerInfo, SendError};
 use weald_proto::Frame;
 use weald_proto::hello::Refused;
 use weald_proto::hello::node::NodeHello;
@@ -98,6 +98,8 @@ pub(super) struct Shared {
     pub(super) bound: watch::Sender<Vec<SocketAddr>>,
     pub(super) children: DynamicHandle,
     pub(super) logs: LogLimit,
+    /// Peers that come and go have a limit of their own: strangers cannot use it up.
+    peer_logs: LogLimit,
     own: NodeId,
     boot: OnceLock<[u8; 16]>,
     /// Peers that have a dialer.
@@ -128,7 +130,7 @@ impl Shared {
             // Queued under the lock, so that events come in the order of what they tell.
             let inboxes = self.inboxes.load_full();
             for event in std::mem::take(&mut effects.events) {
-                log_event(&event);
+                self.log_event(&event);
                 self.events.push(Arc::clone(&inboxes), event);
             }
             result
@@ -167,10 +169,14 @@ impl Shared {
         }
     }
 
-    fn admit(&self, peer: &PeerInfo) -> Result<(), Refused> {
+    /// Asks whether a node may connect; when it has dialled, only while this node serves.
+    fn admit(&self, peer: &PeerInfo, by_us: bool) -> Result<(), Refused> {
         match &*self.admission.load() {
-            Some(admission) if self.is_serving.load(Ordering::Acquire) => admission.admit(peer),
-            Some(_) | None => Err(Refused::NotServing),
+            _ if !by_us && !self.is_serving.load(Ordering::Acquire) => Err(Refused::NotServing),
+            Some(admission) => admission.admit(peer),
+            // A node that is not ready may still find out who the others are.
+            None if by_us => Ok(()),
+            None => Err(Refused::NotServing),
         }
     }
 
@@ -255,11 +261,7 @@ impl Shared {
             let (ours, theirs) = if by_us { (theirs, ours) } else { (ours, theirs) };
             return Err(Refused::Partitions { ours, theirs });
         }
-        match self.admit(&table::info_of(hello)) {
-            // A node that is not ready may still find out who the others are.
-            Err(Refused::NotServing) if by_us => Ok(()),
-            other => other,
-        }
+        self.admit(&table::info_of(hello), by_us)
     }
 
     fn reserve(
@@ -279,6 +281,18 @@ impl Shared {
         self.incarnation.load(Ordering::Acquire)
     }
 
+    fn log_event(&self, event: &PeerEvent) {
+        let Some(suppressed) = self.peer_logs.admit() else { return };
+        match event {
+            PeerEvent::Up(info) => {
+                tracing::info!(event = "peer_up", peer = %info.name, node_id = %info.node, incarnation = info.incarnation, suppressed, "peer up");
+            }
+            PeerEvent::Down { node, why } => {
+                tracing::warn!(event = "peer_down", node_id = %node, reason = %why, suppressed, "peer down");
+            }
+        }
+    }
+
     /// Sends a ping to every peer.
     fn ping(&self) {
         for live in self.live.load().values() {
@@ -288,17 +302,6 @@ impl Shared {
                 // A queue that is full has no round trip worth measuring.
                 outbound.send(&frame).ok();
             }
-        }
-    }
-}
-
-fn log_event(event: &weald_peers::PeerEvent) {
-    match event {
-        weald_peers::PeerEvent::Up(info) => {
-            tracing::info!(event = "peer_up", peer = %info.name, node_id = %info.node, incarnation = info.incarnation, "peer up");
-        }
-        weald_peers::PeerEvent::Down { node, why } => {
-            tracing::warn!(event = "peer_down", node_id = %node, reason = %why, "peer down");
         }
     }
 }
@@ -326,6 +329,7 @@ impl Transport {
             bound: watch::Sender::new(Vec::new()),
             children: DynamicHandle::new("peers"),
             logs: LogLimit::new(),
+            peer_logs: LogLimit::new(),
             own,
             boot: OnceLock::new(),
             dialers: Mutex::default(),
@@ -374,7 +378,7 @@ impl Transport {
             self.shared.inboxes.store(Arc::new(inboxes));
             let only = Arc::new(Inboxes::from([(service, inbox)]));
             for (_, peer) in table.peers().filter(|(_, peer)| peer.up_since.is_some()) {
-                let event = weald_peers::PeerEvent::Up(Arc::clone(&peer.info));
+                let event = PeerEvent::Up(Arc::clone(&peer.info));
                 self.shared.events.push(Arc::clone(&only), event);
             }
         }
