@@ -40,8 +40,9 @@ pub use io::{DialTicket, Force, Input, OpError, Output, Own, RequestId};
 const CONTACT_MS: u64 = 30_000;
 /// A peer that was just evicted stays connected for so long, to learn of it. // guess
 const FAREWELL_MS: u64 = 2_000;
-/// Time between looks at names, absences and records of the gone. // guess
-const CHORES_MS: u64 = 1_000;
+/// Time between looks at names, and at absences and records of the gone. // guess
+const NAMES_MS: u64 = 1_000;
+const ABSENCES_MS: u64 = 5_000;
 /// Changes are saved at most so often, and the time of running at least so often. // guess
 const SAVE_MIN_MS: u64 = 500;
 const SAVE_MAX_MS: u64 = 60_000;
@@ -96,7 +97,8 @@ struct Clock {
 struct Due {
     gossip_ms: u64,
     sync_ms: u64,
-    chores_ms: u64,
+    names_ms: u64,
+    absences_ms: u64,
     saved_ms: u64,
 }
 
@@ -107,6 +109,8 @@ struct Stale {
     snapshot: bool,
     /// Whom to be connected with, and the neighbours.
     peers: bool,
+    /// Names, or who answers to them.
+    names: bool,
     /// The file.
     file: bool,
 }
@@ -190,7 +194,8 @@ impl Membership {
         let due = Due {
             gossip_ms: now_ms,
             sync_ms: now_ms + rng.jitter(config.sync_period_ms, 50),
-            chores_ms: now_ms,
+            names_ms: now_ms,
+            absences_ms: now_ms,
             saved_ms: now_ms,
         };
         let clock = Clock { now_ms, wall_ms, run_before_ms: saved.run_ms, started_ms: now_ms };
@@ -217,7 +222,7 @@ impl Membership {
             digest: None,
             clock,
             due,
-            stale: Stale { snapshot: true, peers: true, file: true },
+            stale: Stale { snapshot: true, peers: true, names: true, file: true },
             config,
         };
         for row in saved.rows {
@@ -340,11 +345,12 @@ impl Membership {
         let leave = self.leave.as_ref().map(operations::Leave::next_deadline);
         let syncs = self.syncs.values().map(|sync| sync.until_ms);
         let file = self.due.saved_ms + if self.stale.file { SAVE_MIN_MS } else { SAVE_MAX_MS };
-        let fixed = [self.due.sync_ms, self.due.chores_ms, file, self.detector.next_deadline()];
+        let fixed = [self.due.sync_ms, self.due.absences_ms, file, self.detector.next_deadline()];
         let overlay = self.overlay.as_ref().map(HyParView::next_deadline);
         let contacts = self.contacts.values().copied();
         let all = fixed.into_iter().chain(gossip).chain(joins).chain(leave).chain(syncs);
-        all.chain(overlay).chain(contacts).min().unwrap_or(self.clock.now_ms)
+        let names = (self.stale.names || !self.conflicts.is_empty()).then_some(self.due.names_ms);
+        all.chain(overlay).chain(contacts).chain(names).min().unwrap_or(self.clock.now_ms)
     }
 
     /// Whether this node takes part.
@@ -370,9 +376,13 @@ impl Membership {
         self.stale.peers |= contacts_before != self.contacts.len() || self.overlay.is_some();
         self.tick_operations(out);
         self.tick_syncs(out);
-        if self.due.chores_ms <= now_ms {
-            self.due.chores_ms = now_ms + CHORES_MS;
+        if self.due.names_ms <= now_ms && (self.stale.names || !self.conflicts.is_empty()) {
+            self.due.names_ms = now_ms + NAMES_MS;
+            self.stale.names = false;
             self.look_at_names(out);
+        }
+        if self.due.absences_ms <= now_ms {
+            self.due.absences_ms = now_ms + ABSENCES_MS;
             self.look_at_absence(out);
         }
         if self.due.sync_ms <= now_ms {
@@ -600,6 +610,7 @@ impl Membership {
         }
         if self.stale.snapshot {
             self.stale.snapshot = false;
+            self.stale.names = true;
             self.stale.file = true;
             out.push(Output::Changed);
         }

@@ -105,6 +105,8 @@ pub struct Detector {
     own_refute: u32,
     health: u64,
     peers: BTreeMap<NodeId, Peer>,
+    /// Those of them that are suspect.
+    suspects: BTreeSet<NodeId>,
     ring: Vec<NodeId>,
     probes: BTreeMap<u64, Probe>,
     relays: BTreeMap<u64, Relay>,
@@ -124,6 +126,7 @@ impl Detector {
             own_refute: 0,
             health: 0,
             peers: BTreeMap::new(),
+            suspects: BTreeSet::new(),
             ring: Vec::new(),
             probes: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -149,11 +152,15 @@ impl Detector {
             rtt: None,
         };
         self.peers.insert(node, peer);
+        if is_remembered {
+            self.suspects.insert(node);
+        }
     }
 
     /// Forgets a node.
     pub fn remove(&mut self, node: NodeId) {
         self.peers.remove(&node);
+        self.suspects.remove(&node);
         self.probes.retain(|_, probe| probe.target != node);
     }
 
@@ -191,8 +198,8 @@ impl Detector {
     pub fn next_deadline(&self) -> u64 {
         let probes = self.probes.values().map(|p| p.ask_at_ms.unwrap_or(p.fail_at_ms));
         let relays = self.relays.values().map(|relay| relay.fail_at_ms);
-        let suspects = self.peers.iter().filter(|(_, p)| p.liveness == Liveness::Suspect);
-        let suspects = suspects.map(|(_, peer)| self.suspicion_ends(peer));
+        let suspects = self.suspects.iter().filter_map(|node| self.peers.get(node));
+        let suspects = suspects.map(|peer| self.suspicion_ends(peer));
         probes.chain(relays).chain(suspects).fold(self.next_probe_ms, u64::min)
     }
 
@@ -205,12 +212,9 @@ impl Detector {
         for relay in late.iter().filter_map(|seq| self.relays.remove(seq)) {
             out.push(Effect::Send(relay.origin, Body::PingFailed { seq: relay.origin_seq }));
         }
-        let over: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| p.liveness == Liveness::Suspect && self.suspicion_ends(p) <= now_ms)
-            .map(|(node, _)| *node)
-            .collect();
+        let is_over =
+            |node: &NodeId| self.peers.get(node).is_some_and(|p| self.suspicion_ends(p) <= now_ms);
+        let over: Vec<NodeId> = self.suspects.iter().copied().filter(is_over).collect();
         for node in over {
             self.turn(now_ms, node, Liveness::Down, None, out);
             out.push(Effect::Spread(self.rumour_of(node)));
@@ -462,7 +466,9 @@ impl Detector {
             return;
         }
         peer.liveness = liveness;
+        self.suspects.remove(&node);
         if liveness == Liveness::Suspect {
+            self.suspects.insert(node);
             peer.suspect_since_ms = now_ms;
             peer.suspect_max_ms = self.config.suspect_ms * scale / 100;
             peer.confirmed_by.extend(because_of);
@@ -529,8 +535,11 @@ impl Detector {
                     return Some(node);
                 }
             }
-            let peers = self.peers.keys().copied();
-            self.ring = peers.filter(|n| is_probed(n) && self.is_not_down(*n)).collect();
+            let candidates: Vec<NodeId> = match around.probed {
+                Some(probed) => probed.iter().copied().collect(),
+                None => self.peers.keys().copied().collect(),
+            };
+            self.ring = candidates.into_iter().filter(|node| self.is_not_down(*node)).collect();
             rng.shuffle(&mut self.ring);
         }
         None
