@@ -36,8 +36,8 @@ use crate::view::{Moment, Record, Row, View};
 pub use event::Event;
 pub use io::{DialTicket, Force, Input, OpError, Output, Own, RequestId};
 
-/// A peer that is connected for no other reason stays so for this long. // as a seed that was dialled
-const CONTACT_MS: u64 = 30_000;
+/// A peer that is connected for no other reason stays so for this long. // guess
+const CONTACT_MS: u64 = 10_000;
 /// A peer that was just evicted stays connected for so long, to learn of it. // guess
 const FAREWELL_MS: u64 = 2_000;
 /// Time between looks at names, and at absences and records of the gone. // guess

@@ -3,7 +3,7 @@
 use weald_membership::config::Strategy;
 use weald_peers::{Liveness, Status};
 
-use crate::world::{World, id};
+use crate::world::{World, id, own};
 
 #[test]
 fn killed_node_is_down_within_two_seconds() {
@@ -125,4 +125,23 @@ fn quiet_cluster_sends_little_and_nothing_is_large() {
     // A ping and an answer per pair and second in both directions, and the comparison of views now and then.
     assert!(world.sent - before < 6 * 60 * 2 + 40, "{} messages", world.sent - before);
     assert!(world.bytes_max <= weald_membership::messages::MESSAGE_BYTES_MAX);
+}
+
+#[test]
+fn lost_messages_delay_but_decide_nothing() {
+    for strategy in [Strategy::FullMesh, Strategy::P2p] {
+        let mut world = World::new(7, strategy);
+        world.loss = 20;
+        for number in 1..=8 {
+            world.start(&own(number));
+            world.join(number, &[1]);
+        }
+        world.run_until(40_000, |w| w.is_whole(8) && w.is_connected_overlay());
+        world.run(120_000);
+        let downs: usize = (1..=8).map(|n| world.events(n, "member_down").len()).sum();
+        assert_eq!(downs, 0);
+        let request = world.leave(8);
+        world.run_until(6_000, |w| w.reply(8, request) == Some(Ok(())));
+        world.run_until(60_000, |w| (1..8).all(|n| w.thinks(n, 8).0 == Some(Status::Left)));
+    }
 }

@@ -26,7 +26,7 @@ fn hundred(seed: u64) -> World {
 #[test]
 fn hundred_nodes_are_connected_after_joining_and_after_a_third_fails() {
     let mut world = hundred(1);
-    world.run(30_000);
+    world.run(45_000);
     assert!(world.is_connected_overlay());
     for node in world.nodes.values() {
         let neighbours = node.core.neighbours().len();
@@ -59,7 +59,7 @@ fn hundred_nodes_are_connected_after_joining_and_after_a_third_fails() {
 fn split_hundred_merge_again() {
     let mut world = hundred(2);
     world.split(|node| node < id(40), true);
-    world.run(120_000);
+    world.run(60_000);
     assert!(!world.is_connected_overlay());
     world.heal();
     world.run_until(60_000, |w| w.is_whole(100) && w.is_connected_overlay());
