@@ -48,8 +48,8 @@ impl Committed {
 pub(crate) struct Limits {
     /// Changes kept in the log.
     pub(crate) changes_retained: u64,
-    /// Space is short: take two changes off the log for each that is added, so that deletes always
-    /// leave more room than they take.
+    /// Space is short: take three changes off the log for each that is added, so that deletes
+    /// (which add a row to the index of events, too) always leave more room than they take.
     pub(crate) shrink_log: bool,
 }
 
@@ -221,7 +221,7 @@ fn trim_log(
     let excess = head.last_seq.saturating_sub(limits.changes_retained);
     let ordinary = excess.min(head.first_seq + 2 * added + 64 - 1);
     let shrunk =
-        if limits.shrink_log { (head.first_seq + 2 * added - 1).min(head.last_seq) } else { 0 };
+        if limits.shrink_log { (head.first_seq + 3 * added - 1).min(head.last_seq) } else { 0 };
     let last = ordinary.max(shrunk);
     if last < head.first_seq {
         return Ok(());

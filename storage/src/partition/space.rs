@@ -2,8 +2,8 @@
 //!
 //! A map is grown when three quarters of it were used, by doubling, up to the configured maximum.
 //! Near the maximum the last part ([`reserve_bytes`]) is kept for deletes and expiries: other
-//! writes are refused before they can use it up, and each delete takes two changes off the change
-//! log, so that deleting always leaves more room than it takes. The same is done when the disk
+//! writes are refused before they can use it up, and each delete takes three changes off the
+//! change log, so that deleting always leaves more room than it takes. The same is done when the disk
 //! itself is full. Every batch tries anew, so writing goes on by itself once there is space.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
