@@ -266,7 +266,7 @@ impl Partition {
     /// # Errors
     /// The record is damaged, LMDB gave an error, or the store is closed.
     pub fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {
-        self.read_object(table, key)
+        self.read_object(self.space_of(table), table, key)
     }
 
     /// Figures at this moment.

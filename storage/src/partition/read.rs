@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::ReadError;
 use crate::key::{Key, TableName, row_key};
 use crate::object::{Object, ValueRef};
-use crate::partition::Partition;
+use crate::partition::{Partition, Space};
 use crate::resolve::{MergeFailure, Resolver, Resolvers, lww};
 use crate::table::{TABLES_TABLE, TableKind, TableSpec};
 
@@ -98,10 +98,11 @@ impl Partition {
 
     pub(crate) fn read_object(
         &self,
+        space: Space,
         table: &TableName,
         key: &Key,
     ) -> Result<Option<Object>, ReadError> {
-        if self.shared.tables.kind(table) == TableKind::Memory {
+        if space == Space::Memory {
             return Ok(self.memory().get(table, key).map(|object| Object::clone(object)));
         }
         self.with_snapshot(|lmdb, txn| {

@@ -46,7 +46,8 @@ impl Partition {
         PartitionSpace::new(Arc::clone(self), space)
     }
 
-    /// The space that `table` is in.
+    /// The space that `table` is in: where its merges go. What a peer sends for the other space (the
+    /// declaration of the table has not arrived yet) must not be merged.
     pub fn space_of(&self, table: &TableName) -> Space {
         match self.shared.tables.kind(table) {
             crate::table::TableKind::Durable => Space::Durable,
@@ -171,6 +172,6 @@ impl Replicated for PartitionSpace {
     }
 
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {
-        self.partition.object(table, key)
+        self.partition.read_object(self.space, table, key)
     }
 }

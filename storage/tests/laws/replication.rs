@@ -247,3 +247,29 @@ fn expiry_is_written_by_the_writer_or_after_a_minute() {
     x.renew(4);
     assert!(write(&mut x, expire(), 1_100).dot.is_some());
 }
+
+#[test]
+fn stripped_objects_of_a_walk_are_not_handed_to_those_who_need_their_contexts() {
+    let (mut x, mut y) = two();
+    let old = write(&mut x, put_op(1, b"a", None), 1).dot.unwrap();
+    let mut behind = Replica::new(actor(4, 2));
+    send(&x, &mut y, 1);
+    send(&x, &mut behind, 1);
+    let new = write(&mut y, put_op(1, b"b", None), 2).dot.unwrap();
+    send(&y, &mut x, 2);
+    assert_eq!(x.sweep(&both_of(&[&x, &y]), 10, 0, 9).stripped, 1);
+    let object = x.object(&table(), &key(1)).unwrap().unwrap();
+    assert_eq!(object.entries().len(), 1, "that the old value was replaced is only in the clock");
+    let mut walked = Replica::new(actor(3, 2));
+    let (table, key) = (table(), key(1));
+    let clock = Arc::new(x.clock().unwrap());
+    let evidence = Evidence::Both(Arc::clone(&clock));
+    let op = WriteOp::Merge { table, key, object, dots: Vec::new(), evidence };
+    write(&mut walked, op.clone(), 11);
+    walked.adopt(&clock, &x.swept().unwrap()).unwrap();
+    assert!(missing(&walked, &behind, 1).1, "only a walk brings the end of the old value");
+    send(&walked, &mut behind, 12);
+    assert_eq!(live(&behind, 1), [old, new].into());
+    write(&mut behind, op, 13);
+    assert_eq!(live(&behind, 1), [new].into());
+}
