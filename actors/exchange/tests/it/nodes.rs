@@ -28,6 +28,8 @@ pub(crate) fn key(n: u64) -> Key {
 pub(crate) struct Node {
     pub(crate) replicas: Vec<Replica>,
     incarnation: u32,
+    /// A key that this node cannot merge.
+    pub(crate) refuses: Option<u64>,
 }
 
 impl Stores for Node {
@@ -44,7 +46,7 @@ impl Node {
     pub(crate) fn new(n: u8) -> Self {
         let actor = Actor { node: NodeId([n; 16]), incarnation: 1 };
         let replicas = Shard::all(PARTITIONS).map(|_| Replica::new(actor)).collect();
-        Self { replicas, incarnation: 1 }
+        Self { replicas, incarnation: 1, refuses: None }
     }
 
     /// Keys are spread over the partitions; all of them durable.
@@ -87,6 +89,24 @@ impl Node {
         items: Vec<(Delta, Evidence)>,
         now_ms: u64,
     ) -> Vec<Result<bool, MergeFailure>> {
+        let refused = self.refuses.map(key);
+        let is_refused = |(delta, _): &(Delta, _)| Some(&delta.key) == refused.as_ref();
+        if items.iter().any(is_refused) {
+            // Whatever stands beside it in the batch is merged all the same.
+            return items
+                .into_iter()
+                .map(|item| {
+                    if is_refused(&item) {
+                        return Err(MergeFailure::Other("refused".to_owned()));
+                    }
+                    let mut others = self.clone();
+                    others.refuses = None;
+                    let result = others.merge(shard, vec![item], now_ms).remove(0);
+                    *self = Self { refuses: self.refuses, ..others };
+                    result
+                })
+                .collect();
+        }
         let op = |(Delta { table, key, object, dots }, evidence)| WriteOp::Merge {
             table,
             key,

@@ -191,6 +191,32 @@ fn lost_rows_of_a_node_that_was_away_do_not_delete_the_good_copies() {
 }
 
 #[test]
+fn clock_is_not_taken_over_when_something_was_refused() {
+    let mut full = Node::new(1);
+    (0..50).for_each(|n| full.put(n, b"old", 1));
+    let mut alone = [full];
+    Node::sweep_all(&mut alone, 100);
+    let [full] = alone;
+    for fresh_begins in [true, false] {
+        let mut fresh = Node::new(2);
+        fresh.refuses = Some(7);
+        let nodes = if fresh_begins { [fresh, full.clone()] } else { [full.clone(), fresh] };
+        let run = exchange(nodes, 200);
+        let fresh = usize::from(!fresh_begins);
+        for ended in &run.ended {
+            assert_eq!(ended.as_ref().unwrap().result, Ok(false));
+        }
+        let mut nodes = run.nodes;
+        assert_eq!(nodes[fresh].state().len(), 49);
+        nodes[fresh].refuses = None;
+        let run = exchange(nodes, 300);
+        assert_eq!(run.ended[A].as_ref().unwrap().result, Ok(true));
+        assert_equal(&run.nodes[A], &run.nodes[B]);
+        assert_eq!(run.nodes[fresh].state().len(), 50);
+    }
+}
+
+#[test]
 fn looking_finds_the_difference_and_changes_nothing() {
     let mut nodes = equal(500);
     nodes[A].put(1_000, b"here", 10);
