@@ -29,6 +29,7 @@ enum Stage {
     /// Both stream what the other lacks.
     Streaming {
         cursor: Option<Dot>,
+        sent: bool,
         mine_needs: bool,
         theirs_needs: bool,
     },
@@ -178,7 +179,7 @@ impl Exchange {
         self.stage = if self.part.look {
             self.walk(cx)
         } else {
-            Stage::Streaming { cursor: None, mine_needs: false, theirs_needs: false }
+            Stage::Streaming { cursor: None, sent: false, mine_needs: false, theirs_needs: false }
         };
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Exchange {
 
     /// Sends what the peer lacks; goes on when both streams are through.
     fn stream(&mut self, cx: &mut Cx<'_>) -> Result<(), Failed> {
-        let Stage::Streaming { cursor, mine_needs, theirs_needs } = &mut self.stage else {
+        let Stage::Streaming { cursor, sent, mine_needs, theirs_needs } = &mut self.stage else {
             return Ok(());
         };
         while self.link.may_send() {
@@ -219,6 +220,10 @@ impl Exchange {
             let last = missing.found.last.or(*cursor);
             let more = missing.found.more && last != *cursor;
             *cursor = last;
+            *sent |= !missing.found.deltas.is_empty();
+            // It lacks events, and none of them can be named: the index of events is damaged. Saying so again and again
+            // would never end.
+            *mine_needs |= !more && !*sent && !self.link.theirs.descends(&self.link.mine.clock);
             let end = (!more).then_some(End { needs_walk: *mine_needs });
             self.link.send(cx, &missing.found.deltas, Vec::new(), end);
         }

@@ -1,13 +1,15 @@
 //! Nodes in memory, and sessions between them.
 
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 
 use weald_exchange::core::{
     Input, Limits, MergeFailure, Mode, Outcome, Output, Session, Shard, Stores,
 };
 use weald_storage::{
-    Actor, Bucket, Delta, Evidence, Key, NodeId, Object, Replica, Replicated, Space, TableName,
-    VersionVector, WriteError, WriteOp,
+    Actor, Bucket, BucketContent, Clock, Delta, Deltas, Dot, Evidence, Key, Missing, NodeId,
+    Object, ReadError, Replica, Replicated, Space, TableName, TreeNode, TreePath, VersionVector,
+    WriteError, WriteOp,
 };
 
 pub(crate) const LIMITS: Limits = Limits { idle_ms: 60_000, total_ms: 3_600_000 };
@@ -23,10 +25,73 @@ pub(crate) fn key(n: u64) -> Key {
     Key::new(format!("key-{n}").as_bytes()).unwrap()
 }
 
+/// A replica that may have lost its index of events.
+#[derive(Clone)]
+pub(crate) struct Face {
+    replica: Replica,
+    pub(crate) forgot: bool,
+}
+
+impl Deref for Face {
+    type Target = Replica;
+
+    fn deref(&self) -> &Replica {
+        &self.replica
+    }
+}
+
+impl DerefMut for Face {
+    fn deref_mut(&mut self) -> &mut Replica {
+        &mut self.replica
+    }
+}
+
+impl Replicated for Face {
+    fn actor(&self) -> Actor {
+        self.replica.actor()
+    }
+
+    fn clock(&self) -> Result<Clock, ReadError> {
+        self.replica.clock()
+    }
+
+    fn swept(&self) -> Result<VersionVector, ReadError> {
+        self.replica.swept()
+    }
+
+    fn deltas_after(&self, actor: &Actor, after: u64, max: usize) -> Result<Deltas, ReadError> {
+        self.replica.deltas_after(actor, after, max)
+    }
+
+    fn deltas_of(&self, dots: &[Dot]) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
+        self.replica.deltas_of(dots)
+    }
+
+    fn missing(&self, of: &Clock, after: Option<Dot>, max: usize) -> Result<Missing, ReadError> {
+        if self.forgot { Ok(Missing::default()) } else { self.replica.missing(of, after, max) }
+    }
+
+    fn tree_root(&self) -> Result<TreeNode, ReadError> {
+        self.replica.tree_root()
+    }
+
+    fn tree_children(&self, path: TreePath) -> Result<Vec<TreeNode>, ReadError> {
+        self.replica.tree_children(path)
+    }
+
+    fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError> {
+        self.replica.bucket(bucket)
+    }
+
+    fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {
+        self.replica.object(table, key)
+    }
+}
+
 /// All shards of a node.
 #[derive(Clone)]
 pub(crate) struct Node {
-    pub(crate) replicas: Vec<Replica>,
+    pub(crate) replicas: Vec<Face>,
     incarnation: u32,
     /// A key that this node cannot merge.
     pub(crate) refuses: Option<u64>,
@@ -45,7 +110,9 @@ impl Stores for Node {
 impl Node {
     pub(crate) fn new(n: u8) -> Self {
         let actor = Actor { node: NodeId([n; 16]), incarnation: 1 };
-        let replicas = Shard::all(PARTITIONS).map(|_| Replica::new(actor)).collect();
+        let replicas =
+            Shard::all(PARTITIONS).map(|_| Face { replica: Replica::new(actor), forgot: false });
+        let replicas = replicas.collect();
         Self { replicas, incarnation: 1, refuses: None }
     }
 

@@ -216,6 +216,18 @@ fn clock_is_not_taken_over_when_something_was_refused() {
     }
 }
 
+/// The clocks differ, and nobody can say by which keys.
+#[test]
+fn damaged_index_of_events_leads_to_a_walk() {
+    let mut nodes = equal(50);
+    (50..60).for_each(|n| nodes[A].put(n, b"new", 10));
+    (0..10).for_each(|n| nodes[A].delete(n, 10));
+    nodes[A].replicas.iter_mut().for_each(|replica| replica.forgot = true);
+    let run = exchange(nodes, 11);
+    assert_equal(&run.nodes[A], &run.nodes[B]);
+    assert_eq!(run.nodes[B].state().len(), 50);
+}
+
 #[test]
 fn looking_finds_the_difference_and_changes_nothing() {
     let mut nodes = equal(500);
