@@ -33,6 +33,9 @@ const ANSWERS_MAX: usize = 16;
 /// Announcements that are looked up at the same time; more of them are dropped, as they are only hints. // guess
 const HEARD_MAX: usize = 256;
 
+/// Peers with which an exchange is asked for after a restart: one may be behind itself. // guess
+const ASK_AFTER_RESTART: usize = 2;
+
 /// Messages of the broadcast actor. Those with a generation are results of jobs; a result for a predecessor is dropped.
 #[derive(Debug)]
 pub(crate) enum Msg {
@@ -132,6 +135,12 @@ impl Actor for BroadcastActor {
     ) -> Result<(), ActorProcessingErr> {
         // Before anything is pushed the neighbours must be known.
         state.on_cluster();
+        if state.generation > 0 {
+            // What the predecessor had taken and not merged is lost.
+            let cluster = Arc::clone(&state.shared.cluster.borrow());
+            let some = cluster.neighbours.iter().take(ASK_AFTER_RESTART);
+            some.for_each(|peer| state.shared.behind.behind(*peer));
+        }
         let streams: Vec<u16> = state.lanes.keys().copied().collect();
         streams.into_iter().for_each(|stream| state.on_committed(stream));
         Ok(())
@@ -301,7 +310,15 @@ impl State {
 
     fn on_tick(&mut self) {
         self.armed_ms = None;
-        let due = self.core.due(self.shared.now_ms());
+        let mut due = self.core.due(self.shared.now_ms());
+        for (stream, _) in &due {
+            if self.lanes.get(stream).is_some_and(|lane| lane.is_merging) {
+                self.give(Input::Busy { stream: *stream }, None);
+            }
+        }
+        if !due.is_empty() {
+            due = self.core.due(self.shared.now_ms());
+        }
         if due.is_empty() {
             self.give(Input::Tick, None);
         } else if !self.is_checking {

@@ -56,3 +56,5 @@ pub const CANDIDATES_MAX: usize = 3;
 pub const GRAFT_MS_MAX: u64 = 1280;
 /// How long the last announcer has to answer before an exchange with it is asked for. // guess
 pub const GIVE_UP_MS: u64 = 1000;
+/// How often a graft waits for a merge under way: a stream that is always busy must not keep gaps open. // guess
+pub const POSTPONED_MAX: u8 = 4;

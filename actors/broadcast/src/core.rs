@@ -95,6 +95,12 @@ pub enum Input {
         /// The events.
         dots: Dots,
     },
+    /// Events of a stream that [`Plumtree::due`] names wait to be merged: what is due may be among them. Puts off its grafts
+    /// for a moment, a few times.
+    Busy {
+        /// The stream.
+        stream: u16,
+    },
     /// The queue of a peer is full: something was not sent.
     Refused {
         /// The peer.
@@ -278,6 +284,9 @@ impl Plumtree {
             Input::Known { stream, dots } => {
                 let wait_ms = self.config.graft_ms;
                 self.wants.arrived(stream, &dots, wait_ms, now_ms);
+            }
+            Input::Busy { stream } => {
+                self.wants.postpone(stream, now_ms, self.config.graft_ms);
             }
             Input::Refused { peer } => {
                 for tree in self.trees.values_mut() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weald_peers::Dots;
 use weald_storage::NodeId;
 
-use crate::config::{ANNOUNCERS_MAX, GIVE_UP_MS, GRAFT_DOTS_MAX, WANTED_MAX};
+use crate::config::{ANNOUNCERS_MAX, GIVE_UP_MS, GRAFT_DOTS_MAX, POSTPONED_MAX, WANTED_MAX};
 use crate::dots::DotSet;
 
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,7 @@ struct Want {
     announcers: Vec<(NodeId, DotSet)>,
     asked: Option<NodeId>,
     is_last_wait: bool,
+    postponed: u8,
 }
 
 /// What a due timer asks for.
@@ -95,12 +96,24 @@ impl Wants {
                 want.due_ms = now_ms.saturating_add(wait_ms);
                 want.asked = None;
                 want.is_last_wait = false;
+                want.postponed = 0;
             }
         }
         for key in done {
             self.by_tree.remove(&key);
         }
         asked
+    }
+
+    /// Much of a stream waits to be merged: what is due of it may be there.
+    pub(crate) fn postpone(&mut self, stream: u16, now_ms: u64, wait_ms: u64) {
+        let (first, last) = ((stream, NodeId([0; 16])), (stream, NodeId([0xff; 16])));
+        for want in self.by_tree.range_mut(first..=last).map(|(_, want)| want) {
+            if want.due_ms <= now_ms && want.postponed < POSTPONED_MAX {
+                want.postponed += 1;
+                want.due_ms = now_ms.saturating_add(wait_ms);
+            }
+        }
     }
 
     /// A peer is gone: what it was asked for is asked of the next one now.

@@ -184,6 +184,22 @@ fn missing_events_are_asked_of_one_announcer_after_the_other() {
 }
 
 #[test]
+fn busy_stream_puts_grafts_off_a_few_times() {
+    let mut case = Case::new(&[2, 3], true);
+    case.i_have(3, 2, 1, run(2, 1, 1), run(2, 1, 1));
+    for round in 0..4 {
+        case.now_ms = 85 + round * 80;
+        assert_eq!(case.tree.due(case.now_ms).len(), 1);
+        assert_eq!(case.give(Input::Busy { stream: 4 }), []);
+        assert_eq!(case.give(Input::Busy { stream: 3 }), []);
+        assert_eq!(case.give(Input::Tick), []);
+    }
+    case.now_ms = 85 + 4 * 80;
+    assert_eq!(case.give(Input::Busy { stream: 3 }), []);
+    assert_eq!(case.give(Input::Tick), [graft(3, 2, 3, run(2, 1, 1))]);
+}
+
+#[test]
 fn unanswered_grafts_end_in_an_exchange() {
     let mut case = Case::new(&[2, 3, 4], true);
     case.i_have(3, 2, 1, run(2, 1, 1), run(2, 1, 1));
