@@ -152,3 +152,22 @@ impl Replicated for Replica {
         Ok(self.state.get(table, key).map(|object| Object::clone(object)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    #[test]
+    fn sweep_does_not_wait_for_a_clock_that_was_set_back() {
+        let mut replica = Replica::new(Actor { node: NodeId([1; 16]), incarnation: 2 });
+        let (table, key) = (TableName::parse("t").unwrap(), Key::new(b"k").unwrap());
+        let delete = WriteOp::Delete { table, key, context: None };
+        assert!(replica.apply(&[delete], 10_000_000)[0].is_ok());
+        let stable = replica.clock().unwrap().bases();
+        // Neither young events by either clock, nor old ones by the new clock.
+        assert_eq!(replica.sweep(&stable, 10_000_500, 1_000, 9).swept, 0);
+        assert_eq!(replica.sweep(&stable, 9_999_500, 1_000, 9).swept, 0);
+        assert_eq!(replica.sweep(&stable, 6_400_000, 1_000, 9).reaped, 1);
+    }
+}

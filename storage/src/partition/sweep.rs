@@ -116,7 +116,8 @@ fn sweep_event<R: Rows>(
     event: &Event,
     report: &mut SweepReport,
 ) -> Result<Verdict, R::Error> {
-    if event.at_ms.saturating_add(plan.min_age_ms) > plan.now_ms {
+    // Either way: after a clock was set back, what is of the future must not wait for it to come.
+    if event.at_ms.abs_diff(plan.now_ms) < plan.min_age_ms {
         return Ok(Verdict::Stop);
     }
     let target = Target::new(&event.table, &event.key);
