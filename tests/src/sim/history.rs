@@ -53,18 +53,20 @@ pub enum Outcome {
 /// A write.
 #[derive(Debug, Clone)]
 pub struct Wrote {
-    /// Its number; also the value written, unless it is a delete. Never used twice.
+    /// Its number. Never used twice.
     pub id: u64,
+    /// The value written, the number of a write; `None` for a delete. Repairs write the value of another write again.
+    pub value: Option<u64>,
     /// The session; `None` for repairs that a node does by itself.
     pub session: Option<u32>,
+    /// Whether the guarantees of the session apply: it brought its token, or stays at its node.
+    pub guaranteed: bool,
     /// When it was done, in virtual ms.
     pub at_ms: u64,
     /// The node, by its slot.
     pub node: usize,
     /// The key.
     pub key: KeyAt,
-    /// Whether it is a delete.
-    pub is_delete: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// The dot issued, if it was done.
@@ -129,8 +131,8 @@ pub struct Merged {
 /// An exchange between two nodes that turned out to be equal.
 #[derive(Debug, Clone, Copy)]
 pub struct EqualExchange {
-    /// The two, by slots.
-    pub between: (usize, usize),
+    /// The side that began it, by its slot.
+    pub node: usize,
     /// Frames both ways.
     pub frames: u64,
     /// Bytes both ways.
@@ -155,6 +157,14 @@ pub struct History {
     step: u64,
     killers: BTreeMap<DotAt, Vec<usize>>,
     by_dot: BTreeMap<DotAt, usize>,
+}
+
+impl Wrote {
+    /// Whether it left a tombstone.
+    #[must_use]
+    pub const fn is_delete(&self) -> bool {
+        self.value.is_none()
+    }
 }
 
 impl History {
@@ -194,6 +204,24 @@ impl History {
     #[must_use]
     pub fn is_replaced(&self, place: Place, dot: Dot, clock: &Clock) -> bool {
         self.killers(place, dot).any(|w| w.dot.is_some_and(|killer| clock.contains(&killer)))
+    }
+
+    /// As [`History::is_replaced`], by a write that was itself replaced, and so on: who has processed the last one need not
+    /// have heard of those between.
+    #[must_use]
+    pub fn is_superseded(&self, place: Place, dot: Dot, clock: &Clock) -> bool {
+        let (mut todo, mut seen) = (vec![dot], BTreeSet::new());
+        while let Some(dot) = todo.pop() {
+            for killer in self.killers(place, dot).filter_map(|write| write.dot) {
+                if clock.contains(&killer) {
+                    return true;
+                }
+                if seen.insert(killer) {
+                    todo.push(killer);
+                }
+            }
+        }
+        false
     }
 
     /// Whether an event may be gone for ever.

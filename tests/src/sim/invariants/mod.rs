@@ -66,11 +66,12 @@ pub(crate) mod planted {
     pub(crate) fn put(id: u64, dot: Dot, observed: &[Dot]) -> Wrote {
         Wrote {
             id,
+            value: Some(id),
             session: Some(1),
+            guaranteed: true,
             at_ms: id,
             node: 0,
             key: KEY,
-            is_delete: false,
             outcome: Outcome::Ok,
             dot: Some(dot),
             context: None,
@@ -81,7 +82,7 @@ pub(crate) mod planted {
     }
 
     pub(crate) fn delete(id: u64, dot: Dot, observed: &[Dot]) -> Wrote {
-        Wrote { is_delete: true, ..put(id, dot, observed) }
+        Wrote { value: None, ..put(id, dot, observed) }
     }
 
     pub(crate) fn history(writes: impl IntoIterator<Item = Wrote>) -> History {

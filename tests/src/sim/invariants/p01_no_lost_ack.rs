@@ -12,7 +12,7 @@ const NAME: &str = "P1 no lost acknowledged write";
 /// # Errors
 /// The first write that is missing somewhere.
 pub fn check(history: &History, dumps: &[Dump]) -> Result<(), Violation> {
-    let acked = history.writes.iter().filter(|w| w.outcome == Outcome::Ok && !w.is_delete);
+    let acked = history.writes.iter().filter(|w| w.outcome == Outcome::Ok && !w.is_delete());
     for write in acked {
         // Acknowledged writes that had nothing to do issue no dot: repairs of what was repaired meanwhile.
         let Some(dot) = write.dot else { continue };

@@ -34,13 +34,12 @@ fn of_value(history: &History, key: KeyAt, seen: Seen, node: usize) -> Result<()
     let Some(write) = history.write_of(key.place, seen.dot) else {
         return phantom("nobody issued it");
     };
-    let value = (!write.is_delete).then_some(write.id);
     if write.outcome == Outcome::Fail {
         phantom("its write failed")
     } else if write.key != key {
         phantom(&format!("it was written to {:?}", write.key))
-    } else if value != seen.value {
-        phantom(&format!("{value:?} was written"))
+    } else if write.value != seen.value {
+        phantom(&format!("{:?} was written", write.value))
     } else {
         Ok(())
     }
