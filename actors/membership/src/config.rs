@@ -69,6 +69,8 @@ pub struct HyParView {
     pub shuffle_period_ms: u64,
     /// Time between attempts to reach a member that is lost.
     pub recontact_period_ms: u64,
+    /// Time between contacts with any member, which find those that died together with all their neighbours.
+    pub check_period_ms: u64,
     /// Time between changes of one neighbour for any member.
     pub mix_period_ms: u64,
 }
@@ -84,6 +86,7 @@ impl Default for HyParView {
             shuffle_passive: 4,          // paper
             shuffle_period_ms: 60_000,   // guess: shuffling more often destabilises broadcast trees
             recontact_period_ms: 10_000, // guess
+            check_period_ms: 30_000,     // guess
             mix_period_ms: 120_000,      // guess
         }
     }

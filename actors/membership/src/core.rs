@@ -371,6 +371,7 @@ impl Membership {
             overlay.tick(now_ms, &rest!(self), &mut self.rng, &mut sends);
         }
         self.send_overlay(sends, out);
+        self.doubt_unreached(out);
         let contacts_before = self.contacts.len();
         self.contacts.retain(|_, until| *until > now_ms);
         self.stale.peers |= contacts_before != self.contacts.len() || self.overlay.is_some();
@@ -396,6 +397,18 @@ impl Membership {
             self.due.gossip_ms = now_ms + self.config.gossip_period_ms;
             self.gossip(out);
         }
+    }
+
+    /// Whoever the overlay could not connect is suspect, unless others reach it.
+    fn doubt_unreached(&mut self, out: &mut Vec<Output>) {
+        let unreached = self.overlay.as_mut().map(HyParView::take_unreached).unwrap_or_default();
+        let mut effects = Vec::new();
+        for node in unreached.into_iter().filter(|node| self.view.is_member(*node)) {
+            let around = around!(self);
+            let now_ms = self.clock.now_ms;
+            self.detector.on_disconnect(now_ms, node, around, &mut self.rng, &mut effects);
+        }
+        self.carry_out(effects, out);
     }
 
     /// One round of gossip: the neighbours in turn, in a random order.

@@ -17,6 +17,7 @@
 //! - a demoted neighbour stays connected for a while, so that what was sent to it arrives.
 //! - lost members are contacted again, and now and then a neighbour is exchanged for any member: shuffles alone never leave a
 //!   part that was cut off.
+//! - now and then any member is contacted: one that died together with all its neighbours is noticed by nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +85,10 @@ pub struct HyParView {
     promote_at_ms: u64,
     shuffle_at_ms: u64,
     recontact_at_ms: u64,
+    check_at_ms: u64,
     mix_at_ms: u64,
+    /// Members to whom no connection could be made.
+    unreached: Vec<NodeId>,
 }
 
 impl HyParView {
@@ -104,6 +108,8 @@ impl HyParView {
             // The first ones come early and at different times.
             shuffle_at_ms: now_ms + rng.jitter(config.shuffle_period_ms / 2, 100),
             recontact_at_ms: now_ms + rng.jitter(config.recontact_period_ms / 2, 100),
+            check_at_ms: now_ms + rng.jitter(config.check_period_ms, 50),
+            unreached: Vec::new(),
             mix_at_ms: now_ms + rng.jitter(config.mix_period_ms, 50),
             config,
         }
@@ -132,7 +138,7 @@ impl HyParView {
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
         let attempts = self.attempts.values().map(|attempt| attempt.until_ms);
-        let timers = [self.shuffle_at_ms, self.recontact_at_ms, self.mix_at_ms];
+        let timers = [self.shuffle_at_ms, self.recontact_at_ms, self.check_at_ms, self.mix_at_ms];
         let promote = (!self.is_full()).then_some(self.promote_at_ms);
         let drains = self.draining.values().copied();
         attempts.chain(drains).chain(timers).chain(promote).min().unwrap_or(u64::MAX)
@@ -143,9 +149,12 @@ impl HyParView {
         self.draining.retain(|_, until| *until > now_ms);
         self.crumbs.retain(|_, crumb| crumb.until_ms > now_ms);
         let late = self.attempts.iter().filter(|(_, attempt)| attempt.until_ms <= now_ms);
-        for node in late.map(|(node, _)| *node).collect::<Vec<_>>() {
+        for (node, is_asked) in late.map(|(node, a)| (*node, a.is_asked)).collect::<Vec<_>>() {
             self.attempts.remove(&node);
             self.passive.remove(&node);
+            if !is_asked {
+                self.unreached.push(node);
+            }
         }
         if self.promote_at_ms <= now_ms {
             self.promote_at_ms = now_ms + self.promote_wait_ms;
@@ -161,13 +170,33 @@ impl HyParView {
                 self.attempt(now_ms, node, true, env, out);
             }
         }
+        if self.check_at_ms <= now_ms {
+            self.check_at_ms = now_ms + rng.jitter(self.config.check_period_ms, 50);
+            self.contact_any(now_ms, false, env, rng, out);
+        }
         if self.mix_at_ms <= now_ms {
             self.mix_at_ms = now_ms + rng.jitter(self.config.mix_period_ms, 50);
-            let mut others = env.alive();
-            others.retain(|node| !self.active.contains(node));
-            if let Some(node) = rng.pick(&others) {
-                self.attempt(now_ms, node, true, env, out);
-            }
+            self.contact_any(now_ms, true, env, rng, out);
+        }
+    }
+
+    /// Members that could not be connected since this was last asked: they may be dead.
+    pub fn take_unreached(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.unreached)
+    }
+
+    fn contact_any(
+        &mut self,
+        now_ms: u64,
+        is_urgent: bool,
+        env: &impl Env,
+        rng: &mut Rng,
+        out: &mut Outbox,
+    ) {
+        let mut others = env.alive();
+        others.retain(|node| !self.active.contains(node));
+        if let Some(node) = rng.pick(&others) {
+            self.attempt(now_ms, node, is_urgent, env, out);
         }
     }
 

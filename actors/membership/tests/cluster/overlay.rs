@@ -44,7 +44,8 @@ fn hundred_nodes_are_connected_after_joining_and_after_a_third_fails() {
             .filter(|n| n.is_running)
             .all(|n| victims.iter().all(|v| n.core.liveness(id(*v)) == Liveness::Down))
     };
-    world.run_until(40_000, is_known);
+    // Those that died with all their neighbours are found by the checks.
+    world.run_until(120_000, is_known);
     let running: BTreeSet<NodeId> =
         world.nodes.iter().filter(|(_, n)| n.is_running).map(|(id, _)| *id).collect();
     let is_calm = |w: &World| {

@@ -240,7 +240,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::Send { to, message } => self.send(id, to, message),
-                Output::Connect(wanted) => self.nodes.get_mut(&id).unwrap().wanted = wanted,
+                Output::Connect(wanted) => self.want(id, wanted),
                 Output::DialSeed { ticket, addresses } => {
                     self.nodes.get_mut(&id).unwrap().dials.push((ticket, addresses));
                 }
@@ -258,6 +258,16 @@ impl World {
                     self.input(id, Input::Incarnation(above + 1));
                 }
             }
+        }
+    }
+
+    /// Who was wanted and is not any more goes at once.
+    fn want(&mut self, id: NodeId, wanted: BTreeMap<NodeId, Vec<String>>) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let before = std::mem::replace(&mut node.wanted, wanted);
+        let gone = before.into_keys().filter(|peer| !node.wanted.contains_key(peer));
+        for peer in gone.collect::<Vec<_>>() {
+            self.disconnect(id, peer);
         }
     }
 
