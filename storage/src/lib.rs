@@ -68,4 +68,4 @@ pub use partition::tree::{BucketEntry, BucketPage, ScrubReport};
 pub use partition::{BatchReport, CommitHook, Completion, Partition, Reply, Space, Write};
 pub use sim_replica::Replica;
 pub use store::{CheckFn, Durability, OnDamage, Store, StoreConfig, StoreStats, WallClock};
-pub use table::{Table, TableKind, TableSpec};
+pub use table::{TABLES_TABLE, Table, TableKind, TableSpec};

@@ -405,6 +405,13 @@ impl Store {
         spec_in(&self.inner.shared.tables.load(), table).clone()
     }
 
+    /// Reads the declaration of the table of this name again, after a peer has changed it.
+    pub fn learn_table(&self, name: &Key) {
+        if let Ok(tables) = TableName::parse(TABLES_TABLE) {
+            self.partition(self.partition_of(&tables, name)).load_declaration(name);
+        }
+    }
+
     /// Figures for metrics and the operator.
     pub fn stats(&self) -> StoreStats {
         StoreStats {

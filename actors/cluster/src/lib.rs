@@ -5,6 +5,7 @@ pub mod gate;
 pub mod hashtree;
 pub mod node;
 pub mod registry;
+pub mod replication;
 pub mod service;
 pub mod session;
 pub mod store;

@@ -82,6 +82,11 @@ impl Clients {
         got.is_ok_and(|got| got.values.is_empty() && !got.context.vector().is_empty())
     }
 
+    /// Credentials were changed by another node.
+    pub fn changed_elsewhere(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     async fn write(&self, op: WriteOp) -> Result<(), WireError> {
         let done = self.store.write(op, Instant::now() + REQUEST_TIME_MAX).await;
         done.map_err(|e| {

@@ -3,13 +3,14 @@
 use super::WAITING_KIB_MAX;
 use super::actor::{Answer, Msg, Outcome, Pending, WriteTicket};
 use super::core::Ticket;
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
-use weald_storage::{Got, Key, ReadError, Store, TableName, WriteError, WriteOp, Written};
+use weald_storage::{Got, Key, ReadError, Space, Store, TableName, WriteError, WriteOp, Written};
 use weald_supervision::Address;
 
 /// How long to wait before a write is offered again to a partition whose actor is down.
@@ -39,12 +40,21 @@ pub struct StoreHandle {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     store: Store,
     partitions: Vec<Arc<Lane>>,
     commits: watch::Sender<u64>,
+    followers: Arc<OnceLock<Box<Follower>>>,
     wall_ms: fn() -> u64,
+}
+
+/// Told of each commit: partition and space. On the writer's thread: it must not block.
+pub type Follower = dyn Fn(u16, Space) + Send + Sync;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -66,10 +76,20 @@ impl StoreHandle {
             .collect();
         let commits = watch::Sender::new(0_u64);
         let hook = commits.clone();
-        store.set_commit_hook(Box::new(move |_partition, _space, _seq| {
+        let followers: Arc<OnceLock<Box<Follower>>> = Arc::default();
+        let followed = Arc::clone(&followers);
+        store.set_commit_hook(Box::new(move |partition, space, _seq| {
             hook.send_modify(|count| *count = count.wrapping_add(1));
+            if let Some(follower) = followed.get() {
+                follower(partition, space);
+            }
         }));
-        Self { shared: Arc::new(Shared { store, partitions, commits, wall_ms }) }
+        Self { shared: Arc::new(Shared { store, partitions, commits, followers, wall_ms }) }
+    }
+
+    /// Says who is told of each commit, once: who comes second is told nothing.
+    pub fn follow(&self, follower: Box<Follower>) {
+        self.shared.followers.set(follower).ok();
     }
 
     /// The store itself, for reads.
