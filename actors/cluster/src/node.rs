@@ -11,7 +11,11 @@
 //! │     └─ hashtree               digests on snapshots; scrubs
 //! ├─ registry                     names of actors
 //! ├─ cluster                      rest_for_one
-//! │  └─ transport                 the cluster port, its clients
+//! │  ├─ transport                 the cluster port, its clients, connections with peers
+//! │  ├─ membership                who belongs to the cluster, who is alive
+//! │  ├─ broadcast                 pushes what was committed here, merges what peers push
+//! │  ├─ exchange                  scheduler, running exchanges, sweeper
+//! │  └─ follow                    events of the membership, discovery, the way back of a fenced node
 //! └─ listeners                    started last, stopped first
 //!    └─ control                   the Unix socket of the command line
 //! ```
@@ -125,9 +129,13 @@ pub fn tree(
     storage: &Storage,
     registry_handle: &RegistryHandle,
     transport: ChildSpec,
+    replication: Vec<ChildSpec>,
     control: ChildSpec,
 ) -> SupervisorSpec {
-    let cluster = SupervisorSpec::new(Strategy::RestForOne).intensity(INTENSITY).child(transport);
+    let cluster = SupervisorSpec::new(Strategy::RestForOne)
+        .intensity(INTENSITY)
+        .child(transport)
+        .children(replication);
     let listeners = SupervisorSpec::new(Strategy::OneForOne).intensity(INTENSITY).child(control);
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(INTENSITY)

@@ -518,6 +518,7 @@ impl State {
                 running: status.running,
                 success_age_ms: age(status.last_success_ms),
                 convergence_age_ms: age(status.converged_ms),
+                sessions: status.sessions,
                 failures: status.failures,
                 last_error: status.last_error.clone(),
                 counters: status.counters,

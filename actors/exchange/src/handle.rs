@@ -147,6 +147,8 @@ pub struct PeerReport {
     pub success_age_ms: Option<u64>,
     /// How long ago both were last known to be equal, but for what was written meanwhile.
     pub convergence_age_ms: Option<u64>,
+    /// Sessions that went through.
+    pub sessions: u64,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last session failed, if it did.

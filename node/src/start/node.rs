@@ -1,6 +1,6 @@
 //! What each step of the boot does, and how it is undone.
 
-use super::settings::{chain, open_exit, store_config, transport_config};
+use super::settings::{chain, open_exit, replication_config, store_config, transport_config};
 use super::signals::Signals;
 use super::status::{Phase, Sources};
 use super::{banner, check, data_dir, notify, pid_file};
@@ -19,19 +19,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weald_cluster::control;
 use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
-use weald_cluster::gate::{self, Deps, Gate};
+use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
 use weald_cluster::registry::{RegistryError, RegistryHandle};
+use weald_cluster::replication::Replication;
 use weald_cluster::service::{Credentials, Service};
 use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
-use weald_cluster::transport;
+use weald_cluster::transport::Transport;
 use weald_proto::request::ClientRole;
 use weald_storage::{BootEvent, CheckVerdict, DataDirLock, LockError, Resolvers, Store};
 use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
 
 /// Name of the credential of the first boot.
 const CLIENT_KEY: &str = "client.key";
+/// Where the members are remembered.
+const MEMBERS_FILE: &str = "members";
 /// Path of the root in the supervision tree.
 const ROOT: &str = "node";
 
@@ -348,7 +351,13 @@ impl Node {
         // The status tells of the port, which is bound by a part of the tree that needs the gate.
         let status: Arc<std::sync::OnceLock<Arc<Sources>>> = Arc::default();
         let asked = Arc::clone(&status);
-        let (cluster, consistency) = gate::cluster::alone(&config.cluster.name, &name, &store);
+        let reached = transport_config(&config, &name, store.store());
+        let members = self.dir.join(MEMBERS_FILE);
+        let replicating = replication_config(&config, &name, members, reached.advertise.clone());
+        let transport = Transport::new(reached);
+        let (links, stored, known) = (transport.clone(), store.clone(), clients.clone());
+        let replication = in_thread(move || Replication::new(replicating, links, &stored, &known));
+        let replication = Arc::new(replication.await?.map_err(|e| fail("replication", &e))?);
         let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
             node: name.clone(),
             store: store.clone(),
@@ -359,16 +368,12 @@ impl Node {
                 asked.get().map_or_else(|| "{}".to_owned(), |sources| sources.status().to_string())
             }),
             log_level: Arc::new(move |directives| level.set(directives)),
-            cluster,
-            consistency,
+            cluster: Arc::<Replication>::clone(&replication),
+            consistency: Arc::<Replication>::clone(&replication),
         }));
         let credentials: Arc<dyn Credentials> = Arc::new(clients.clone());
-        let (transport, bound) = transport::child_spec(
-            transport_config(&config, &name, store.store()),
-            Arc::clone(&gate),
-            credentials,
-            Arc::clone(&sessions),
-        );
+        let bound = transport.bound();
+        let port = transport.child_spec(Arc::clone(&gate), credentials, Arc::clone(&sessions));
         let socket = self.dir.join(SOCKET);
         let control =
             control::child_spec(control::Config::new(&socket), gate, Arc::clone(&sessions));
@@ -385,7 +390,7 @@ impl Node {
         });
         // Set once, a line above: cannot be taken.
         status.set(Arc::clone(&sources)).ok();
-        let spec = node::tree(&storage, &registry, transport, control);
+        let spec = node::tree(&storage, &registry, port, replication.children(), control);
         let root =
             Root::start(&scope, ROOT, spec).await.map_err(|e| fail("the supervision tree", &e))?;
         self.running = Some(Running { root, clients, registry, sources });
@@ -428,14 +433,17 @@ impl Node {
     async fn write_credential(&self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Err(out_of_order(Step::Tree)) };
         let path = self.dir.join(CLIENT_KEY);
+        // Credentials are known to the whole cluster: each node has one of its own.
+        let id = self.store()?.store().node_id().to_string();
+        let client = format!("{LOCAL_CLIENT}-{}", id.get(..8).unwrap_or(&id));
         if !self.is_new {
             // A boot that was cut short after the node was made has left none; one taken away stays away.
             let there = path.try_exists().map_err(|e| Failure::file("look at", &path, &e))?;
-            if there || running.clients.was_removed(LOCAL_CLIENT) {
+            if there || running.clients.was_removed(&client) {
                 return Ok(());
             }
         }
-        let credential = running.clients.add(LOCAL_CLIENT, ClientRole::Operator).await;
+        let credential = running.clients.add(&client, ClientRole::Operator).await;
         let credential =
             credential.map_err(|e| Failure::new(Exit::Io, format!("first credential: {e}")))?;
         // A file that is there already belongs to data that is gone.

@@ -1,7 +1,12 @@
 //! From the configuration to the settings of each part, and from errors to exit codes.
 
+use crate::config::cluster::{Discovery, Strategy};
 use crate::config::{Config, storage};
 use crate::exit::Exit;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+use weald_cluster::replication;
 use weald_cluster::transport::{self, TlsFiles};
 use weald_storage::{Durability, OnDamage, OpenError, Store, StoreConfig};
 
@@ -27,8 +32,10 @@ pub(super) fn store_config(config: &storage::Storage) -> StoreConfig {
 /// How to listen.
 pub(super) fn transport_config(config: &Config, name: &str, store: &Store) -> transport::Config {
     let cluster = &config.cluster;
+    let listen = settled(cluster.listen);
     transport::Config {
-        listen: vec![cluster.listen],
+        listen: vec![listen],
+        advertise: advertised(&cluster.advertise, listen),
         node_name: name.to_owned(),
         node_uuid: store.node_id().0,
         incarnation: store.incarnation(),
@@ -39,11 +46,83 @@ pub(super) fn transport_config(config: &Config, name: &str, store: &Store) -> tr
             .tls_certificate
             .clone()
             .zip(cluster.tls_key.clone())
-            .map(|(cert, key)| TlsFiles { cert, key, ca: None }),
+            .map(|(cert, key)| TlsFiles { cert, key, ca: cluster.tls_ca.clone() }),
         allow_plaintext: cluster.allow_plaintext,
         partitions: store.partitions(),
         ..transport::Config::default()
     }
+}
+
+/// The address with a port: other nodes are told of it before it is bound. With port 0 the system chooses one now.
+fn settled(listen: SocketAddr) -> SocketAddr {
+    if listen.port() != 0 {
+        return listen;
+    }
+    // Where none is to be had binding will fail, too, and say why.
+    TcpListener::bind(listen).and_then(|socket| socket.local_addr()).unwrap_or(listen)
+}
+
+/// Where other nodes reach this one.
+fn advertised(configured: &[String], listen: SocketAddr) -> Vec<String> {
+    if !configured.is_empty() {
+        return configured.to_vec();
+    }
+    if listen.ip().is_unspecified() {
+        let host = rustix::system::uname();
+        return vec![format!("{}:{}", host.nodename().to_string_lossy(), listen.port())];
+    }
+    vec![listen.to_string()]
+}
+
+/// How to be a member.
+pub(super) fn replication_config(
+    config: &Config,
+    name: &str,
+    members_file: PathBuf,
+    addresses: Vec<String>,
+) -> replication::Config {
+    let (cluster, aae) = (&config.cluster, &config.aae);
+    let names = match cluster.discovery {
+        Discovery::Static => Vec::new(),
+        Discovery::Dns => cluster.dns_names.clone(),
+    };
+    let broadcast = weald_broadcast::Config {
+        lazy_tick_ms: millis(cluster.lazy_tick_period),
+        ..weald_broadcast::Config::default()
+    };
+    replication::Config {
+        cluster: cluster.name.clone(),
+        membership: weald_membership::config::Config {
+            strategy: match cluster.strategy {
+                Strategy::FullMesh => weald_membership::config::Strategy::FullMesh,
+                Strategy::P2p => weald_membership::config::Strategy::P2p,
+            },
+            max_absence_ms: millis(cluster.max_absence),
+            ..weald_membership::config::Config::default()
+        },
+        broadcast,
+        exchange: weald_exchange::Config {
+            enabled: aae.enabled,
+            data_exchange_timeout: aae.data_exchange_timeout,
+            // Both ask for an exchange with some peer every so often.
+            exchange_timer: aae.exchange_timer.min(cluster.exchange_tick_period),
+            concurrency: usize::try_from(aae.concurrency).unwrap_or(usize::MAX),
+            min_age: aae.tombstone_min_age,
+            ..weald_exchange::Config::default()
+        },
+        discovery: replication::Discovery {
+            seeds: cluster.seeds.clone(),
+            dns_names: names,
+            poll_interval: cluster.poll_interval,
+        },
+        members_file,
+        addresses,
+        name: name.to_owned(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What it means for the process that the store did not open.

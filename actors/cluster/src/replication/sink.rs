@@ -7,6 +7,7 @@
 
 use crate::gate::clients::{self, Clients};
 use crate::store::{StoreHandle, WriteFailure};
+use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
 use weald_exchange::core::MergeFailure;
@@ -31,13 +32,14 @@ impl StoreSink {
         Self { store, clients }
     }
 
-    /// Merges objects; for each, in their order, whether it brought events that were not processed here.
-    pub async fn merge(
-        self,
+    /// Merges objects; for each, in their order, whether it brought events that were not processed here. They are handed
+    /// to the partition before this returns, if there is room, so that calls take effect in their order.
+    pub fn take(
+        &self,
         partition: u16,
         space: Space,
         deltas: Vec<(Delta, Evidence)>,
-    ) -> Vec<Result<bool, MergeFailure>> {
+    ) -> impl Future<Output = Vec<Result<bool, MergeFailure>>> + Send + use<> {
         let mut outcomes: Vec<Option<Result<bool, MergeFailure>>> =
             Vec::with_capacity(deltas.len());
         let mut ops = Vec::with_capacity(deltas.len());
@@ -52,18 +54,21 @@ impl StoreSink {
             ops.push(WriteOp::Merge { table, key, object, dots, evidence });
             outcomes.push(None);
         }
-        let written = self.store.write_many(ops, Instant::now() + MERGE_TIME).await;
-        let mut written = written.into_iter().map(|outcome| match outcome {
-            Ok(written) => Ok(written.fresh),
-            Err(failure) => Err(failed(&failure)),
-        });
-        let lost = || Err(MergeFailure::Unavailable);
-        let outcomes: Vec<_> = outcomes
-            .into_iter()
-            .map(|outcome| outcome.or_else(|| written.next()).unwrap_or_else(lost))
-            .collect();
-        self.learn(&own_tables).await;
-        outcomes
+        let writing = self.store.write_many(ops, Instant::now() + MERGE_TIME);
+        let this = self.clone();
+        async move {
+            let mut written = writing.await.into_iter().map(|outcome| match outcome {
+                Ok(written) => Ok(written.fresh),
+                Err(failure) => Err(failed(&failure)),
+            });
+            let lost = || Err(MergeFailure::Unavailable);
+            let outcomes: Vec<_> = outcomes
+                .into_iter()
+                .map(|outcome| outcome.or_else(|| written.next()).unwrap_or_else(lost))
+                .collect();
+            this.learn(&own_tables).await;
+            outcomes
+        }
     }
 
     fn belongs(&self, partition: u16, space: Space, delta: &Delta) -> Result<(), MergeFailure> {

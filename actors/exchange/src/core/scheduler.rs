@@ -44,6 +44,8 @@ pub struct PeerStatus {
     pub converged_ms: Option<u64>,
     /// Why the last session failed, if it did.
     pub last_error: Option<String>,
+    /// Sessions that went through.
+    pub sessions: u64,
     /// Failures in a row.
     pub failures: u32,
     /// Sessions that run, begun by either.
@@ -297,6 +299,7 @@ fn note(status: &mut PeerStatus, outcome: &Outcome, begun_ms: u64, now_ms: u64) 
     match &outcome.result {
         Ok(converged) => {
             status.last_success_ms = Some(now_ms);
+            status.sessions += 1;
             status.last_error = None;
             status.failures = 0;
             if *converged && outcome.diff.is_none() {
