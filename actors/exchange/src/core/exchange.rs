@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use weald_storage::{Clock, Dot, Replicated};
+use weald_storage::{Clock, Dot, Replicated, Space};
 
 use super::link::{Action, Cx, Link, Rule, lacking, lacking_count};
 use super::outcome::{DiffReport, Failed, MergeFailure};
@@ -173,7 +173,7 @@ impl Exchange {
     }
 
     fn begin(&mut self, theirs: ShardState, cx: &mut Cx<'_>) -> Result<(), Failed> {
-        check_own_life(&self.link.mine, &theirs, cx)?;
+        check_own_life(self.link.shard.space, &self.link.mine, &theirs, cx)?;
         self.their_root = theirs.root;
         self.link.set_theirs(theirs.clock);
         self.stage = if self.part.look {
@@ -262,12 +262,18 @@ impl Exchange {
 }
 
 /// Events of this node that the peer knows and this node does not: its data is older than what it has told others.
-fn check_own_life(mine: &ShardState, theirs: &ShardState, cx: &mut Cx<'_>) -> Result<(), Failed> {
+fn check_own_life(
+    space: Space,
+    mine: &ShardState,
+    theirs: &ShardState,
+    cx: &mut Cx<'_>,
+) -> Result<(), Failed> {
     let lives = theirs.clock.iter().filter(|(actor, _)| actor.node == mine.actor.node);
     let now = cx.replica.clock()?;
     let known = now.get(&mine.actor).map_or(0, weald_storage::Seen::highest);
     for (actor, seen) in lives {
-        let later = actor.incarnation > mine.actor.incarnation;
+        // In memory each boot is a new life; one before it with a higher number (the clock was set back) does no harm.
+        let later = space == Space::Durable && actor.incarnation > mine.actor.incarnation;
         let beyond = *actor == mine.actor && seen.highest() > known;
         if (later || beyond) && cx.replica.actor() == mine.actor {
             let highest = theirs.clock.iter().filter(|(a, _)| a.node == mine.actor.node);
