@@ -46,6 +46,9 @@ const ABSENCES_MS: u64 = 5_000;
 /// Changes are saved at most so often, and the time of running at least so often. // guess
 const SAVE_MIN_MS: u64 = 500;
 const SAVE_MAX_MS: u64 = 60_000;
+/// Messages that came before the news of their connection: how many, and for how long. // guess
+const EARLY_MAX: usize = 64;
+const EARLY_MS: u64 = 1_000;
 /// Most addresses that are dialled at a time besides members. // guess
 const DIALS_MAX: usize = 32;
 
@@ -62,6 +65,8 @@ pub struct Membership {
     /// Peers with a connection.
     connected: BTreeSet<NodeId>,
     infos: BTreeMap<NodeId, Arc<PeerInfo>>,
+    /// Messages that came before the news of the connection, and when.
+    early: Vec<(u64, NodeId, Message)>,
     /// Peers that stay connected until then, whatever else.
     contacts: BTreeMap<NodeId, u64>,
     dials: BTreeMap<DialTicket, operations::Dial>,
@@ -208,6 +213,7 @@ impl Membership {
             news: News::default(),
             connected: BTreeSet::new(),
             infos: BTreeMap::new(),
+            early: Vec::new(),
             contacts: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_ticket: 1,
@@ -372,6 +378,7 @@ impl Membership {
         }
         self.send_overlay(sends, out);
         self.doubt_unreached(out);
+        self.early.retain(|(at_ms, _, _)| at_ms + EARLY_MS > now_ms);
         let contacts_before = self.contacts.len();
         self.contacts.retain(|_, until| *until > now_ms);
         self.stale.peers |= contacts_before != self.contacts.len() || self.overlay.is_some();
@@ -444,12 +451,15 @@ impl Membership {
 
     fn on_peer_up(&mut self, info: &Arc<PeerInfo>, out: &mut Vec<Output>) {
         let (now_ms, node) = (self.clock.now_ms, info.node);
-        if node == self.id || !self.is_active() {
+        if node == self.id {
             return;
         }
         self.connected.insert(node);
         self.infos.insert(node, Arc::clone(info));
         self.stale.peers = true;
+        if !self.is_active() {
+            return;
+        }
         if self.tell_evicted(node, out) {
             self.contacts.insert(node, now_ms + FAREWELL_MS);
             return;
@@ -469,6 +479,12 @@ impl Membership {
             overlay.on_connect(now_ms, node, is_contact, &mut sends);
         }
         self.send_overlay(sends, out);
+        let (early, others) =
+            std::mem::take(&mut self.early).into_iter().partition(|(_, from, _)| *from == node);
+        self.early = others;
+        for (_, from, message) in early {
+            self.on_message(from, message, out);
+        }
     }
 
     fn on_peer_down(&mut self, node: NodeId, out: &mut Vec<Output>) {
@@ -497,7 +513,14 @@ impl Membership {
 
     fn on_message(&mut self, from: NodeId, message: Message, out: &mut Vec<Output>) {
         let now_ms = self.clock.now_ms;
-        if !self.is_active() || !self.connected.contains(&from) || from == self.id {
+        if !self.is_active() || from == self.id {
+            return;
+        }
+        if !self.connected.contains(&from) {
+            // The other end may be told of the connection first.
+            if self.early.len() < EARLY_MAX {
+                self.early.push((now_ms, from, message));
+            }
             return;
         }
         let Message { records, rumours, body } = message;

@@ -289,9 +289,13 @@ impl World {
     }
 
     fn post(&mut self, to: NodeId, from: NodeId, what: What) {
+        self.post_late(0, to, from, what);
+    }
+
+    fn post_late(&mut self, late_ms: u64, to: NodeId, from: NodeId, what: What) {
         self.next += 1;
         // Same delay for everything on a link keeps its order.
-        let delay_ms = 1 + u64::from(to.0[0] ^ from.0[0]) % 4;
+        let delay_ms = late_ms + 1 + u64::from(to.0[0] ^ from.0[0]) % 4;
         self.queue.insert((self.now_ms + delay_ms, self.next), (to, from, what));
     }
 
@@ -323,7 +327,9 @@ impl World {
         for (one, other) in [(a, b), (b, a)] {
             self.nodes.get_mut(&one).unwrap().connected.insert(other);
             let info = self.info(other);
-            self.post(one, other, What::Up(info));
+            // The greater id is told a little later, after the first messages of the other.
+            let late_ms = if one > other { 30 } else { 0 };
+            self.post_late(late_ms, one, other, What::Up(info));
         }
         Ok(())
     }
