@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weald_client::{Client, Op, WatchEvent};
+use weald_proto::request::Put;
 use weald_tests::harness::cluster::{Cluster, Options};
+use weald_tests::harness::wait::pause;
 use weald_tests::harness::wires::Wire;
 use weald_tests::seed::Seeded;
 
@@ -75,7 +77,16 @@ async fn load(client: &Client, from: usize, to: usize) -> Result<()> {
             next = range.end;
             running.spawn(async move {
                 let mut rng = Seeded::new(range.start as u64);
-                let ops = range.map(|n| Op::put(TABLE, key(n), rng.bytes(100))).collect();
+                let put = |n| {
+                    Op::Put(Put {
+                        table: TABLE.to_owned(),
+                        key: key(n),
+                        value: rng.bytes(100),
+                        context: None,
+                        ttl_ms: None,
+                    })
+                };
+                let ops = range.map(put).collect();
                 for outcome in client.batch(ops).await? {
                     outcome?;
                 }
@@ -135,7 +146,9 @@ fn clients(cluster: &Cluster, nodes: usize) -> Vec<Client> {
 fn puts() -> Result<()> {
     let time = Duration::from_secs(number("WEALD_BENCH_SECONDS", 5)?);
     let rounds = number("WEALD_BENCH_ROUNDS", 3)?;
-    println!("\nputs: values of {VALUE_BYTES} bytes, every put synced, {rounds} rounds of {time:?}");
+    println!(
+        "\nputs: values of {VALUE_BYTES} bytes, every put synced, {rounds} rounds of {time:?}"
+    );
     let one = Cluster::start("bench-one", Options::new(Wire::Direct, 1));
     let three = Cluster::start("bench-three", Options::new(Wire::Direct, 3));
     for tasks in [64, 256] {
@@ -195,7 +208,7 @@ fn ping_pong() -> Result<Vec<u64>> {
 }
 
 async fn visible(a: Client, b: Client) -> Result<(Vec<u64>, Vec<u64>)> {
-    let mut watch = b.watch("latency").start().await?;
+    let mut watch = b.watch("latency").await?;
     let (mut written, mut seen) = (Vec::new(), Vec::new());
     for n in 0..LATENCY_PUTS {
         let wanted = key(n);
@@ -270,7 +283,8 @@ fn missed() -> Result<()> {
 /// Milliseconds of CPU that a process has used.
 fn cpu_ms(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
     Ok(ticks * 10) // clock ticks of Linux are hundredths
 }
@@ -295,7 +309,11 @@ fn exchange() -> Result<()> {
         let report: Value = serde_json::from_str(&run.out).context(run.err)?;
         println!(
             "exchange: {keys} equal keys, {differences} differences: {} ms, {} bytes in, {} bytes out, {} ms of CPU on both nodes, {} partitions walked",
-            report["elapsed_ms"], report["bytes_in"], report["bytes_out"], after - before, report["walked"]
+            report["elapsed_ms"],
+            report["bytes_in"],
+            report["bytes_out"],
+            after - before,
+            report["walked"]
         );
     }
     cluster.finish();
@@ -304,19 +322,21 @@ fn exchange() -> Result<()> {
 
 fn idle() -> Result<()> {
     let cluster = Cluster::start("bench-idle", Options::new(Wire::Direct, 3));
-    std::thread::sleep(Duration::from_secs(5));
+    pause(Duration::from_secs(5));
     let sum = || (0..3).map(|node| bytes_in(&cluster, node)).sum::<Result<u64>>();
     let before = sum()?;
-    std::thread::sleep(IDLE);
+    pause(IDLE);
     let bytes = sum()? - before;
     println!("idle: 3 nodes: {:.0} bytes/s in all", bytes as f64 / IDLE.as_secs_f64());
     cluster.finish();
     Ok(())
 }
 
+type Part = fn() -> Result<()>;
+
 fn main() -> Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, fn() -> Result<()>); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("puts", puts),
         ("latency", latency),
         ("missed", missed),
