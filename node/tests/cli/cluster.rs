@@ -113,6 +113,7 @@ fn single_node_is_the_only_member_and_has_nobody_to_exchange_with() {
     let status = node.run(&["cluster", "status", "--json"]).ok().json().remove(0);
     assert_eq!((&status["members"], &status["up"]), (&1.into(), &1.into()));
     node.run(&["aae", "status"]).ok();
+    node.run(&["cluster", "events", "--count", "0"]).ok();
     for args in
         [["aae", "run", "nobody"], ["aae", "diff", "nobody"], ["cluster", "forget", "nobody"]]
     {
