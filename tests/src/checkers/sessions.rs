@@ -13,6 +13,9 @@
 //! taken at that. A read that returns nothing covers what some deletion of the key replaced.
 //!
 //! # Limits
+//! A write without a context may replace values that its session never saw. Where others write the same key, their values
+//! look lost then: give contexts.
+//!
 //! Tables that keep siblings only: last-writer-wins drops concurrent values, which looks like a loss here.
 
 use super::history::{Entry, Op, Outcome};

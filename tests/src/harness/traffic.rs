@@ -197,9 +197,13 @@ impl Traffic {
         }
         let entries = self.recorder.entries();
         save(&entries);
-        let set = set_full::check(&entries);
-        assert!(set.is_good(), "{set:?}; see {}", file.display());
-        let shared: Vec<_> = entries.iter().filter(|e| !is_of_set(e)).cloned().collect();
+        let (of_set, shared): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_of_set);
+        let set = set_full::check(&of_set);
+        let wrong =
+            [("lost", &set.lost), ("phantom", &set.phantom), ("never read", &set.never_read)].map(
+                |(what, keys)| format!("{} {what} {:?}", keys.len(), &keys[..keys.len().min(5)]),
+            );
+        assert!(set.is_good(), "of {}: {wrong:?}; see {}", set.acknowledged, file.display());
         let broken: Vec<Violation> = sessions::check(&shared);
         assert!(
             broken.is_empty(),
@@ -209,7 +213,8 @@ impl Traffic {
             file.display()
         );
         let lost = sessions::lost(&shared);
-        assert!(lost.is_empty(), "lost: {lost:?}; see {}", file.display());
+        let some = &lost[..lost.len().min(5)];
+        assert!(lost.is_empty(), "{} lost: {some:?}; see {}", lost.len(), file.display());
         let acked = entries.iter().filter(|e| e.is_write() && e.outcome == Outcome::Ok).count();
         Verified { set, history: entries, converged, acked }
     }
@@ -337,11 +342,10 @@ impl Session {
                 Entry { ts, took: 0, session, op, key, ctx, value: Vec::new(), outcome }
             } else {
                 let value = format!("{}-{n}", self.number);
-                let put = self.client.put(SHARED, key.clone(), value.clone()).deadline(WITHIN);
-                // Now and then without having looked.
-                let (put, ctx) =
-                    if dice < 3 { (put, None) } else { (put.context(&context), Some(seen)) };
-                let (outcome, op) = (outcome_of(&put.await), Op::Put);
+                // Never without a context: that would replace what the node holds, which nobody here knows.
+                let put = self.client.put(SHARED, key.clone(), value.clone()).context(&context);
+                let outcome = outcome_of(&put.deadline(WITHIN).await);
+                let (op, ctx) = (Op::Put, Some(seen));
                 Entry { ts, took: 0, session, op, key, ctx, value: vec![value], outcome }
             };
             let outcome = entry.outcome;
