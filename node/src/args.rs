@@ -407,6 +407,17 @@ pub(crate) enum Cluster {
         #[arg(long)]
         force: bool,
     },
+    /// Follow what happens to the membership: who joins, leaves, answers again or no more
+    #[command(after_help = "Example:\n  weald cluster events --json\n\n\
+        Begins with what happens from now on. After a restart of the node it says that something may have been missed.")]
+    Events {
+        /// End after so many events
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// How long to wait for a node that is away
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+        retry_for: Duration,
+    },
     /// Show the cluster and the node's connections; exits with 1 when something is wrong
     #[command(after_help = "Example:\n  weald cluster status --json")]
     Status,

@@ -16,6 +16,7 @@ mod names;
 mod operations;
 mod own;
 mod records;
+mod settle;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,7 @@ use crate::gossip::News;
 use crate::messages::{Body, Entry, Message};
 use crate::overlay::{Env, HyParView, Outbox};
 use crate::rng::Rng;
-use crate::saved::{Saved, SavedRow};
+use crate::saved::Saved;
 use crate::swim::{Around, Detector, Effect};
 use crate::view::{Moment, Record, Row, View};
 
@@ -636,76 +637,5 @@ impl Membership {
             let message = Message { records, rumours: Vec::new(), body: Body::Overlay(overlay) };
             self.send(to, message, out);
         }
-    }
-
-    /// Works out what follows from the changes, once per input.
-    fn settle(&mut self, out: &mut Vec<Output>) {
-        if self.stale.peers {
-            self.stale.peers = false;
-            self.settle_peers(out);
-        }
-        if self.stale.snapshot {
-            self.stale.snapshot = false;
-            self.stale.names = true;
-            self.stale.file = true;
-            out.push(Output::Changed);
-        }
-        let since_ms = self.clock.now_ms.saturating_sub(self.due.saved_ms);
-        if (self.stale.file && since_ms >= SAVE_MIN_MS) || since_ms >= SAVE_MAX_MS {
-            self.stale.file = false;
-            self.due.saved_ms = self.clock.now_ms;
-            out.push(Output::Persist(self.saved().encode()));
-        }
-    }
-
-    fn settle_peers(&mut self, out: &mut Vec<Output>) {
-        let is_up = |node: &NodeId| {
-            self.connected.contains(node)
-                && self.view.is_member(*node)
-                && self.detector.liveness(*node) != Liveness::Down
-        };
-        let is_active = self.is_active();
-        let (mut wanted, mut neighbours) = (BTreeSet::new(), BTreeSet::new());
-        match &self.overlay {
-            _ if !is_active => {}
-            None => {
-                wanted.extend(self.view.members().map(|(node, _)| node));
-                neighbours.extend(self.connected.iter().copied().filter(is_up));
-            }
-            Some(overlay) => {
-                wanted.extend(overlay.wanted());
-                neighbours.extend(overlay.active().iter().copied().filter(is_up));
-            }
-        }
-        if is_active {
-            wanted.extend(self.contacts.keys().copied());
-        }
-        wanted.remove(&self.id);
-        let with_addresses = wanted.into_iter().filter_map(|node| {
-            let record = self.view.record(node).map(|record| &record.addresses);
-            let addresses = record.or_else(|| self.infos.get(&node).map(|info| &info.addresses))?;
-            Some((node, addresses.clone()))
-        });
-        let wanted: BTreeMap<NodeId, Vec<String>> = with_addresses.collect();
-        if wanted != self.wanted {
-            self.wanted.clone_from(&wanted);
-            out.push(Output::Connect(wanted));
-        }
-        if neighbours != self.neighbours {
-            self.neighbours = neighbours;
-            self.stale.snapshot = true;
-        }
-    }
-
-    /// What is to be remembered.
-    #[must_use]
-    pub fn saved(&self) -> Saved {
-        let row = |(_, row): (NodeId, &Row)| SavedRow {
-            record: Record::clone(&row.record),
-            seen_ms: row.seen_ms,
-            seen_run_ms: row.seen_run_ms,
-            gone_run_ms: row.gone_run_ms,
-        };
-        Saved { run_ms: self.clock.run_ms(), rows: self.view.rows().map(row).collect() }
     }
 }

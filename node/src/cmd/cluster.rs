@@ -1,17 +1,20 @@
-//! `cluster members`, `join`, `leave`, `forget` and `status`.
+//! `cluster members`, `join`, `leave`, `forget`, `events` and `status`.
 
 use super::supervision::show_uptime;
-use crate::api::Api;
+use crate::api::{self, Api};
 use crate::args::Cluster;
 use crate::config::value::show_bytes;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::out::{Out, columns};
+use crate::out::{self, Out, columns};
 use serde::de::DeserializeOwned;
-use std::time::Duration;
-use weald_proto::cluster::{ClusterStatus, Member, Members, PeerStatus};
+use serde_json::json;
+use std::time::{Duration, UNIX_EPOCH};
+use weald_proto::cluster::{ClusterEvent, ClusterStatus, Member, Members, PeerStatus};
 use weald_proto::limits::WAIT_MS_MAX;
 use weald_proto::request::{self, Forget, Join, Leave};
 
+/// Most events asked for at once.
+const EVENTS_MAX: u64 = 1000;
 /// Time for an answer beyond the wait that is asked for.
 pub(super) const SLACK: Duration = Duration::from_secs(3);
 
@@ -39,6 +42,7 @@ pub(crate) async fn run<A: Api>(
             let text = api.request(Forget { member, force }, deadline).await?;
             members(&text, out)
         }
+        Cluster::Events { count, retry_for } => events(api, count, retry_for, deadline, out).await,
         Cluster::Status => {
             let text = api.request(request::ClusterStatus {}, deadline).await?;
             status(&text, out)
@@ -91,6 +95,59 @@ fn members_table(members: &Members, now_ms: u64) -> String {
         ]);
     }
     columns(&rows)
+}
+
+async fn events<A: Api>(
+    api: &A,
+    count: Option<u64>,
+    retry_for: Duration,
+    deadline: Duration,
+    out: &mut Out,
+) -> Outcome {
+    let mut left = count.unwrap_or(u64::MAX);
+    let mut position = None;
+    while left > 0 {
+        let call = request::ClusterEvents {
+            limit: u32::try_from(left.min(EVENTS_MAX)).unwrap_or(u32::MAX),
+            // The first answer gives the position; only then may somebody rely on seeing an event.
+            wait_ms: if position.is_some() { WAIT_MS_MAX } else { 0 },
+            position: position.clone(),
+        };
+        let time = deadline + Duration::from_millis(call.wait_ms);
+        let page = api::request_again(api, call, time, retry_for).await?;
+        if position.is_none() {
+            out::note("following the membership");
+        }
+        if page.lagged {
+            if out.is_json() {
+                out.json(&json!({ "lagged": true }))?;
+            }
+            out::note("some events may have been missed: `weald cluster members` shows the state");
+        }
+        for text in &page.events {
+            if out.is_json() {
+                out.line(text)?;
+            } else {
+                out.line(&event_line(&read(text)?))?;
+            }
+        }
+        out.flush()?;
+        left = left.saturating_sub(page.events.len() as u64);
+        position = Some(page.position);
+    }
+    Ok(Exit::Ok)
+}
+
+fn event_line(event: &ClusterEvent) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(event.ts_ms);
+    let member = &event.member;
+    format!(
+        "{}  {}  {}  {}",
+        humantime::format_rfc3339_millis(at),
+        event.event,
+        member.name,
+        member.addresses.join(",")
+    )
 }
 
 fn status(text: &str, out: &mut Out) -> Outcome {
@@ -169,6 +226,14 @@ mod tests {
             "{table}"
         );
         assert!(lines[3].starts_with("c evicted down never"), "{table}");
+    }
+
+    #[test]
+    fn event_is_a_line_with_its_time() {
+        let json = r#"{"seq":1,"ts_ms":1500,"event":"member_down","name":"b","node":"n2",
+            "addresses":["h:1"],"status":"joined","liveness":"down"}"#;
+        let line = event_line(&serde_json::from_str(json).unwrap());
+        assert_eq!(line, "1970-01-01T00:00:01.500Z  member_down  b  h:1");
     }
 
     #[test]

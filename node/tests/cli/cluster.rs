@@ -113,6 +113,7 @@ fn single_node_is_the_only_member_and_has_nobody_to_exchange_with() {
     let status = node.run(&["cluster", "status", "--json"]).ok().json().remove(0);
     assert_eq!((&status["members"], &status["up"]), (&1.into(), &1.into()));
     node.run(&["aae", "status"]).ok();
+    node.run(&["cluster", "events", "--count", "0"]).ok();
     for args in
         [["aae", "run", "nobody"], ["aae", "diff", "nobody"], ["cluster", "forget", "nobody"]]
     {
@@ -161,7 +162,8 @@ mod dev {
     use crate::support::{signal, wait_exit};
     use serde_json::Value;
     use std::io::{BufRead, BufReader, Lines};
-    use std::process::{Child, ChildStdout, Stdio};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, ChildStdout, Command, Stdio};
 
     struct Dev {
         child: Child,
@@ -175,6 +177,7 @@ mod dev {
                 .arg(port.to_string())
                 .env("WEALD_STORAGE__PARTITIONS", "2")
                 .stdout(Stdio::piped())
+                .process_group(0)
                 .spawn()
                 .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -251,7 +254,9 @@ mod dev {
         });
         assert_eq!(pid(&node, "node2"), by_hand.id().to_string());
 
-        signal(dev.child.id(), "INT");
+        // As a terminal does it: to the whole group. The nodes are to be stopped once, and by their parent.
+        let group = format!("-{}", dev.child.id());
+        assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
         assert_eq!(wait_exit(&mut dev.child).code(), Some(0));
         assert_eq!(wait_exit(&mut by_hand).code(), Some(0), "it belongs to the cluster, too");
         for name in ["node1", "node2"] {

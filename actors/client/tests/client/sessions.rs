@@ -71,6 +71,8 @@ async fn calls_of_one_session_run_one_after_the_other() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(ahead.get_within("t", "k", SHORT).await, Err(Error::Overloaded(_))));
+    let held = ahead.put("t", "k", "v").deadline(SHORT).await;
+    assert!(matches!(held, Err(Error::Overloaded(_))), "{held:?}");
     assert!(matches!(first.await.unwrap(), Err(Error::NotCaughtUp(_))));
     node.stop().await;
 }

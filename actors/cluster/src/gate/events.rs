@@ -107,7 +107,7 @@ impl Feed {
         })
     }
 
-    /// After which event to begin, and whether some before it were missed.
+    /// After which event to begin, and whether it is another run's.
     fn start(&self, position: Option<&[u8]>) -> Reply<(u64, bool)> {
         let Some(bytes) = position else { return Ok((self.kept().last_seq, false)) };
         let ([run, seq], []) = bytes.as_chunks::<8>() else {
@@ -119,7 +119,7 @@ impl Feed {
         let kept = self.kept();
         let oldest = kept.last_seq - kept.events.len() as u64;
         let seq = u64::from_be_bytes(*seq);
-        if u64::from_be_bytes(*run) != self.shared.run || seq > kept.last_seq || seq < oldest {
+        if u64::from_be_bytes(*run) != self.shared.run || seq > kept.last_seq {
             return Ok((oldest, true));
         }
         Ok((seq, false))
@@ -128,7 +128,7 @@ impl Feed {
     fn page(&self, after: u64, limit: usize, lagged: bool) -> ClusterChanges {
         let kept = self.kept();
         let oldest = kept.last_seq - kept.events.len() as u64;
-        // Some may have gone between the start and now: then the reader lags after all.
+        // The reader was too slow, or some have gone while it waited.
         let lagged = lagged || after < oldest;
         let after = after.max(oldest);
         let skip = usize::try_from(after - oldest).unwrap_or(usize::MAX);

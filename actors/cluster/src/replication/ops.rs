@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weald_exchange::RunError;
 use weald_membership::{OpError, RequestError};
-use weald_peers::Cluster;
+use weald_peers::{Cluster, Liveness};
 use weald_proto::cluster::{
-    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterStatus, Members, PeerStatus,
+    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterStatus, Member, Members, PeerStatus,
 };
 use weald_proto::request::ClusterChanges;
 use weald_proto::{ErrorCode, Reply, WireError};
@@ -48,10 +48,19 @@ fn failed(error: &RunError) -> WireError {
 impl Replication {
     fn members_now(&self) -> Members {
         let cluster = self.membership.cluster();
+        // The snapshot is replaced when something changes; who is up answers all the time.
+        let now_ms = self.store.wall_ms();
+        let seen = |member: &weald_peers::Member| {
+            let seen_ms = match member.liveness {
+                Liveness::Up => now_ms,
+                Liveness::Suspect | Liveness::Down => member.seen_ms,
+            };
+            Member { seen_ms, ..shown(member) }
+        };
         Members {
             cluster: self.cluster_name.clone(),
             own: cluster.own.to_string(),
-            members: cluster.members.values().map(shown).collect(),
+            members: cluster.members.values().map(seen).collect(),
             ..Members::default()
         }
     }
@@ -69,7 +78,7 @@ impl Replication {
                 own.status
             ));
         }
-        for peer in cluster.peers().filter(|peer| peer.liveness != weald_peers::Liveness::Up) {
+        for peer in cluster.peers().filter(|peer| peer.liveness != Liveness::Up) {
             problems.push(format!("{} is {}", peer.name, peer.liveness));
         }
         for peer in stats.iter().filter(|peer| peer.wanted && !peer.connected) {

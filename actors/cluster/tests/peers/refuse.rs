@@ -265,3 +265,33 @@ async fn strangers_and_liars_cost_one_refusal() {
     a.stop().await;
     b.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_without_a_node_are_given_up_in_time() {
+    let pki = Pki::new("blue");
+    let a = pki.node(1).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let chatty = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses =
+        [&silent, &chatty].map(|listener| vec![listener.local_addr().unwrap().to_string()]);
+    let chat = async {
+        let (mut stream, _) = chatty.accept().await.unwrap();
+        stream.write_all(b"220 smtp.example ready\r\n").await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.ok();
+    };
+    let began = Instant::now();
+    let [to_silent, to_chatty] = addresses.map(|addresses| a.transport.dial_seed(addresses));
+    let (nobody, mail, ()) = tokio::join!(to_silent, to_chatty, chat);
+    assert!(matches!(nobody.unwrap_err(), DialFailure::Timeout { .. }));
+    assert!(matches!(mail.unwrap_err(), DialFailure::Unreachable { .. }));
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert!(matches!(a.transport.dial_seed(vec![]).await, Err(DialFailure::NoAddress)));
+    let refusing = silent.local_addr().unwrap().to_string();
+    drop(silent);
+    // The next address is tried when one fails.
+    let b = pki.node(2).await;
+    let found = a.transport.dial_seed(vec![refusing, b.address.clone()]).await.unwrap();
+    assert_eq!(found.node, b.id);
+    a.stop().await;
+    b.stop().await;
+}
