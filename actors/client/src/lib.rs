@@ -67,8 +67,8 @@ pub use watch::{Change, Position, Watch, WatchBuilder, WatchEvent};
 
 pub use ractor;
 pub use weald_proto::cluster::{
-    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterEvent, ClusterStatus, Member, Members,
-    PartitionDiff, PeerStatus,
+    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterEvent, ClusterStatus, KeyDiff, Member, Members,
+    PeerStatus,
 };
 pub use weald_proto::error::{Current, ErrorCode};
 pub use weald_proto::hello::Refused;

@@ -206,33 +206,41 @@ pub struct AaeDiff {
     pub peer: String,
     /// Whether nothing differs.
     pub equal: bool,
-    /// Where something does; only those.
+    /// Parts of partitions (durable or memory tables) that differ.
     #[serde(default)]
-    pub partitions: Vec<PartitionDiff>,
-    /// Whatever else the node says.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-/// What differs in one partition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PartitionDiff {
-    /// Its number.
-    pub partition: u16,
-    /// `durable` or `memory`.
-    pub space: String,
+    pub parts: u64,
     /// Events that the peer has processed and this node has not.
     #[serde(default)]
     pub missing_here: u64,
     /// Events that this node has processed and the peer has not.
     #[serde(default)]
     pub missing_there: u64,
-    /// Keys that differ, as far as they were looked for.
+    /// Keys that only this node holds.
     #[serde(default)]
-    pub keys: u64,
+    pub keys_only_here: u64,
+    /// Keys that only the peer holds.
+    #[serde(default)]
+    pub keys_only_there: u64,
+    /// Keys that both hold, differently.
+    #[serde(default)]
+    pub keys_different: u64,
+    /// The first of these keys.
+    #[serde(default)]
+    pub first: Vec<KeyDiff>,
     /// Whatever else the node says.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// A key that differs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeyDiff {
+    /// The table.
+    pub table: String,
+    /// The key, what is not UTF-8 in it escaped.
+    pub key: String,
+    /// Who holds it: `here`, `there` or `both`.
+    pub held: String,
 }
 
 #[cfg(test)]

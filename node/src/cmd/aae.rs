@@ -165,19 +165,23 @@ fn diff_table(diff: &AaeDiff) -> String {
     if let Some(Ok(sums)) = sums {
         return sums_table(&sums);
     }
-    let mut rows = vec![
-        ["PARTITION", "SPACE", "MISSING HERE", "MISSING THERE", "KEYS"].map(String::from).to_vec(),
-    ];
-    rows.extend(diff.partitions.iter().map(|partition| {
-        vec![
-            partition.partition.to_string(),
-            partition.space.clone(),
-            partition.missing_here.to_string(),
-            partition.missing_there.to_string(),
-            partition.keys.to_string(),
-        ]
-    }));
-    columns(&rows)
+    let mut out = format!(
+        "{} lacks {} events of this node, this node {} of it; keys: {} only here, {} only there, {} different\n",
+        diff.peer,
+        diff.missing_there,
+        diff.missing_here,
+        diff.keys_only_here,
+        diff.keys_only_there,
+        diff.keys_different,
+    );
+    if !diff.first.is_empty() {
+        let mut rows = vec![["TABLE", "KEY", "HELD"].map(String::from).to_vec()];
+        rows.extend(
+            diff.first.iter().map(|k| vec![k.table.clone(), k.key.clone(), k.held.clone()]),
+        );
+        out.push_str(&columns(&rows));
+    }
+    out
 }
 
 #[cfg(test)]
@@ -211,17 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_listed_by_partition() {
-        let json = r#"{"peer":"b","equal":false,"partitions":[
-            {"partition":3,"space":"durable","missing_here":7,"keys":2}]}"#;
+    fn differences_are_counted_and_the_first_are_named() {
+        let json = r#"{"peer":"b","equal":false,"missing_here":7,"keys_only_there":2,
+            "first":[{"table":"t","key":"k","held":"there"}]}"#;
         let text = diff_table(&serde_json::from_str(json).unwrap());
-        assert!(text.contains("3          durable  7             0              2\n"), "{text}");
-        let json = r#"{"peer":"b","equal":false,"report":{"shards":2,"events_lacking_here":5,
-            "keys_differing":1,"first":[{"table":"t","key":[107,49],"side":"there"}]}}"#;
-        let text = diff_table(&serde_json::from_str(json).unwrap());
-        assert!(text.contains("events  5             0\n"), "{text}");
-        assert!(text.contains("1 keys are on both sides"), "{text}");
-        assert!(text.contains("t      k1   there only\n"), "{text}");
+        assert!(text.contains("this node 7 of it"), "{text}");
+        assert!(text.contains("t      k    there\n"), "{text}");
         let equal = AaeDiff { peer: "b".into(), equal: true, ..AaeDiff::default() };
         assert_eq!(diff_table(&equal), "no difference to b\n");
     }

@@ -8,10 +8,11 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 use weald_exchange::RunError;
+use weald_exchange::core::DiffSide;
 use weald_membership::{OpError, RequestError};
 use weald_peers::{Cluster, Liveness};
 use weald_proto::cluster::{
-    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterStatus, Member, Members, PeerStatus,
+    AaeDiff, AaePeer, AaeReport, AaeStatus, ClusterStatus, KeyDiff, Member, Members, PeerStatus,
 };
 use weald_proto::request::ClusterChanges;
 use weald_proto::{ErrorCode, Reply, WireError};
@@ -282,9 +283,28 @@ impl ClusterOps for Replication {
         Box::pin(async move {
             let (node, name) = this.find(&peer)?;
             let diff = this.exchange.diff(node, deadline).await.map_err(|e| failed(&e))?;
-            let mut extra = serde_json::Map::new();
-            extra.insert("report".to_owned(), json!(diff));
-            text(&AaeDiff { peer: name, equal: diff.shards == 0, extra, ..AaeDiff::default() })
+            let first = diff.first.iter().map(|key| KeyDiff {
+                table: key.table.to_string(),
+                key: key.key.escape_ascii().to_string(),
+                held: match key.side {
+                    DiffSide::Here => "here",
+                    DiffSide::There => "there",
+                    DiffSide::Both => "both",
+                }
+                .to_owned(),
+            });
+            text(&AaeDiff {
+                peer: name,
+                equal: diff.shards == 0,
+                parts: diff.shards,
+                missing_here: diff.events_lacking_here,
+                missing_there: diff.events_lacking_there,
+                keys_only_here: diff.keys_lacking_there,
+                keys_only_there: diff.keys_lacking_here,
+                keys_different: diff.keys_differing,
+                first: first.collect(),
+                ..AaeDiff::default()
+            })
         })
     }
 }
