@@ -15,7 +15,8 @@
 //! │  ├─ membership                who belongs to the cluster, who is alive
 //! │  ├─ broadcast                 pushes what was committed here, merges what peers push
 //! │  ├─ exchange                  scheduler, running exchanges, sweeper
-//! │  └─ follow                    events of the membership, discovery, the way back of a fenced node
+//! │  ├─ discovery                 addresses where members may be
+//! │  └─ follow                    events of the membership, the way back of a fenced node
 //! └─ listeners                    started last, stopped first
 //!    └─ control                   the Unix socket of the command line
 //! ```

@@ -440,8 +440,8 @@ impl State {
         let stable: BTreeMap<Shard, VersionVector> = self
             .clocks
             .iter()
-            .filter_map(|(shard, (_, clock))| {
-                Some((*shard, self.stability.stable(*shard, &clock.bases())?))
+            .filter_map(|(shard, (actor, clock))| {
+                Some((*shard, self.stability.stable(*shard, *actor, clock)?))
             })
             .collect();
         self.shared.stable.send_replace(Arc::new(stable));

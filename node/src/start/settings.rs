@@ -110,10 +110,10 @@ pub(super) fn replication_config(
             min_age: aae.tombstone_min_age,
             ..weald_exchange::Config::default()
         },
-        discovery: replication::Discovery {
-            seeds: cluster.seeds.clone(),
-            dns_names: names,
-            poll_interval: cluster.poll_interval,
+        discovery: weald_membership::discovery::Config {
+            addresses: cluster.seeds.clone(),
+            dns: names,
+            period: cluster.poll_interval,
         },
         members_file,
         addresses,

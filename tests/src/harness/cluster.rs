@@ -613,7 +613,7 @@ impl Cluster {
             match self.block(self.places[first].client.aae_diff(&name, REQUEST_WITHIN)) {
                 Ok(diff) if diff.equal => {}
                 Ok(diff) => {
-                    return Some(format!("n{first} and n{other} differ: {:?}", diff.partitions));
+                    return Some(format!("n{first} and n{other} differ: {:?}", diff.first));
                 }
                 Err(e) => return Some(format!("n{first} cannot compare with n{other}: {e}")),
             }

@@ -291,9 +291,10 @@ impl Process {
             return;
         }
         for place in places() {
-            let bases = self.replicas.clock(place).bases();
+            let (actor, clock) = (self.replicas.of(place).actor(), self.replicas.clock(place));
             let shard = Shard::of_number(place.0);
-            let Some(stable) = self.exchanges.stability.stable(shard, &bases) else { continue };
+            let stable = self.exchanges.stability.stable(shard, actor, &clock);
+            let Some(stable) = stable else { continue };
             let min_age_ms = self.times.min_age_ms;
             let replica = self.replicas.of_mut(place);
             let report = replica.sweep(&stable, notes.wall_ms, min_age_ms, SWEEP_MAX);

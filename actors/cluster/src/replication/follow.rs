@@ -1,10 +1,8 @@
-//! What follows the membership: the feed of events, discovery, and the way back of a fenced node.
+//! What follows the membership: the feed of events, and the way back of a fenced node.
 //!
-//! What it guarantees: discovery only ever adds addresses to try; an empty or wrong answer, or none, changes nothing. A
-//! fenced node says that it is a full member again only after a complete exchange with one.
+//! What it guarantees: a fenced node says that it is a full member again only after a complete exchange with one.
 
 use super::Replication;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,20 +13,6 @@ use weald_supervision::ChildSpec;
 const CATCH_UP_TIME: Duration = Duration::from_secs(600); // guess: all data over a slow link
 /// Pause before it is tried again.
 const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
-/// Longest time for one lookup of a name.
-const LOOKUP_TIME: Duration = Duration::from_secs(5);
-
-/// Where other members may be.
-#[derive(Debug, Clone, Default)]
-pub struct Discovery {
-    /// Addresses, `host:port`.
-    pub seeds: Vec<String>,
-    /// Names that stand for all members, `host:port`.
-    pub dns_names: Vec<String>,
-    /// How often they are looked at.
-    pub poll_interval: Duration,
-}
-
 /// The child `follow`.
 pub(super) fn child_spec(replication: &Replication) -> ChildSpec {
     let replication = replication.clone();
@@ -40,7 +24,6 @@ pub(super) fn child_spec(replication: &Replication) -> ChildSpec {
                 biased;
                 () = cx.cancelled() => Ok(()),
                 () = this.note_changes() => Err("the membership has ended".into()),
-                () = this.discover() => Ok(()),
                 () = this.catch_up() => Ok(()),
             }
         }
@@ -55,23 +38,6 @@ impl Replication {
             let after = Arc::clone(&watch.borrow_and_update());
             self.feed.note(&before, &after, self.store.wall_ms());
             before = after;
-        }
-    }
-
-    async fn discover(&self) {
-        let Discovery { seeds, dns_names, poll_interval } = &self.discovery;
-        if seeds.is_empty() && dns_names.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        loop {
-            let mut addresses = seeds.clone();
-            for name in dns_names {
-                addresses.extend(look_up(name).await);
-            }
-            if !addresses.is_empty() {
-                self.membership.discovered(addresses);
-            }
-            tokio::time::sleep(jittered(*poll_interval)).await;
         }
     }
 
@@ -101,25 +67,4 @@ impl Replication {
             tokio::time::sleep(CATCH_UP_PAUSE).await;
         }
     }
-}
-
-async fn look_up(name: &str) -> Vec<String> {
-    let lookup = tokio::time::timeout(LOOKUP_TIME, tokio::net::lookup_host(name)).await;
-    let found: Vec<SocketAddr> = match lookup {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => {
-            tracing::debug!(event = "discovery_failed", name, %error, "a name was not found");
-            Vec::new()
-        }
-        Err(_elapsed) => Vec::new(),
-    };
-    found.iter().map(ToString::to_string).collect()
-}
-
-/// Up to a fifth more, so that members that were started together do not ask together for ever.
-fn jittered(period: Duration) -> Duration {
-    let mut random = [0; 1];
-    // Without randomness there is no jitter, and nothing else is lost.
-    getrandom::fill(&mut random).ok();
-    period + period * u32::from(random[0]) / 1280
 }

@@ -43,7 +43,7 @@ pub struct Config {
     /// Exchanges.
     pub exchange: weald_exchange::Config,
     /// Where other members may be found, beside those that are remembered.
-    pub discovery: Discovery,
+    pub discovery: weald_membership::discovery::Config,
     /// Where members are remembered.
     pub members_file: PathBuf,
     /// Where others reach this node.
@@ -51,8 +51,6 @@ pub struct Config {
     /// Its name.
     pub name: String,
 }
-
-pub use follow::Discovery;
 
 /// The parts of a member. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -66,7 +64,7 @@ pub struct Replication {
     exchange: ExchangeHandle,
     feed: Feed,
     setup: Arc<Setup>,
-    discovery: Discovery,
+    discovery: weald_membership::discovery::Config,
 }
 
 impl Replication {
@@ -181,6 +179,7 @@ impl Replication {
             weald_membership::child_spec(&self.membership, Setup::clone(&self.setup)),
             self.broadcast.child_spec(),
             self.exchange.child_spec(),
+            weald_membership::discovery::child_spec(&self.membership, self.discovery.clone()),
             follow::child_spec(self),
         ]
     }

@@ -170,4 +170,10 @@ impl Admission for Door {
             _ => Refused::NotServing,
         })
     }
+
+    fn refused_by(&self, peer: NodeId, why: &Refused) {
+        if matches!(why, Refused::Evicted(_)) {
+            self.0.evicted_by(peer);
+        }
+    }
 }

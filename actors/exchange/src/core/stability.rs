@@ -91,17 +91,17 @@ impl Stability {
         self.acknowledged.get(&(peer, shard)).map(|known| &known.clock)
     }
 
-    /// Per actor the event up to which everybody has all, `own` being this node's bases. `None` while a member has told
-    /// nothing: nothing may be forgotten then.
+    /// Per actor the event up to which everybody has all, `own` being this node's clock in its life `actor`; see
+    /// [`weald_storage::stable`]. `None` while a member has told nothing: nothing may be forgotten then.
     #[must_use]
-    pub fn stable(&self, shard: Shard, own: &VersionVector) -> Option<VersionVector> {
-        let clocks: Option<Vec<&Arc<Clock>>> =
-            self.counting.iter().map(|peer| self.clock_of(*peer, shard)).collect();
-        let clocks = clocks?;
-        let least = |(actor, n): (Actor, u64)| {
-            (actor, clocks.iter().map(|clock| clock.base(&actor)).fold(n, u64::min))
-        };
-        Some(own.iter().map(least).collect())
+    pub fn stable(&self, shard: Shard, actor: Actor, own: &Clock) -> Option<VersionVector> {
+        let told: Option<Vec<&Acknowledged>> =
+            self.counting.iter().map(|peer| self.acknowledged.get(&(*peer, shard))).collect();
+        let told = told?;
+        let clocks: Vec<&Clock> =
+            std::iter::once(own).chain(told.iter().map(|told| &*told.clock)).collect();
+        let current = std::iter::once(actor).chain(told.iter().map(|told| told.actor)).collect();
+        Some(weald_storage::stable(&clocks, &current))
     }
 
     /// How many peers have acknowledged all these events.
@@ -175,6 +175,7 @@ mod tests {
     fn stable_is_what_all_that_count_have() {
         use Status::{Evicted, Fenced, Joined, Leaving, Left};
         let own = vector(&[(1, 9), (2, 5)]);
+        let own_clock = clock(&[(1, 9), (2, 5)], &[]);
         // Members besides this node, what they told, what is stable.
         type Case = (Vec<(u8, Status)>, Vec<(u8, Arc<Clock>)>, Option<VersionVector>);
         let cases: Vec<Case> = vec![
@@ -203,7 +204,8 @@ mod tests {
             for (n, clock) in told {
                 stability.acknowledge(node(n), SHARD, actor(n, 1), clock);
             }
-            assert_eq!(stability.stable(SHARD, &own), expected, "case {number}");
+            let stable = stability.stable(SHARD, actor(1, 1), &own_clock);
+            assert_eq!(stable, expected, "case {number}");
         }
     }
 
@@ -212,24 +214,39 @@ mod tests {
         let mut stability = Stability::new(node(1));
         stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
         let own = vector(&[(1, 9)]);
+        let own_clock = clock(&[(1, 9)], &[]);
+        let stable = |stability: &Stability| stability.stable(SHARD, actor(1, 1), &own_clock);
         assert!(stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
-        assert_eq!(stability.stable(SHARD, &own), Some(own.clone()));
+        assert_eq!(stable(&stability), Some(own.clone()));
         assert!(stability.acknowledge(node(2), SHARD, actor(2, 2), clock(&[(1, 3)], &[])));
-        assert_eq!(stability.stable(SHARD, &own), Some(vector(&[(1, 3)])));
+        assert_eq!(stable(&stability), Some(vector(&[(1, 3)])));
         assert!(!stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
         stability.forget_before(node(2), 3);
-        assert_eq!(stability.stable(SHARD, &own), None);
+        assert_eq!(stable(&stability), None);
         assert_eq!(stability.unknown(SHARD), [node(2)]);
+    }
+
+    #[test]
+    fn lost_events_of_a_life_that_is_over_hold_nothing_back_once_all_agree() {
+        let mut stability = Stability::new(node(1));
+        stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
+        let own_clock = clock(&[(1, 2)], &[(9, 3)]);
+        let stable = |stability: &Stability| stability.stable(SHARD, actor(1, 1), &own_clock);
+        stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 2)], &[]));
+        assert_eq!(stable(&stability), Some(vector(&[(1, 2)])));
+        stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 2)], &[(9, 3)]));
+        assert_eq!(stable(&stability), Some(vector(&[(1, 2), (9, 3)])));
     }
 
     #[test]
     fn less_than_before_counts_and_strangers_do_not() {
         let mut stability = Stability::new(node(1));
         stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
-        let own = vector(&[(1, 9)]);
+        let own_clock = clock(&[(1, 9)], &[]);
+        let stable = |stability: &Stability| stability.stable(SHARD, actor(1, 1), &own_clock);
         for base in [7, 4] {
             stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, base)], &[]));
-            assert_eq!(stability.stable(SHARD, &own), Some(vector(&[(1, base)])));
+            assert_eq!(stable(&stability), Some(vector(&[(1, base)])));
         }
         assert!(!stability.acknowledge(node(5), SHARD, actor(5, 1), clock(&[(1, 9)], &[])));
         assert!(!stability.acknowledge(node(2), SHARD, actor(3, 1), clock(&[(1, 9)], &[])));

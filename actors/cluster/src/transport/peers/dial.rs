@@ -383,6 +383,11 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
             Ok(_) => {}
             Err(e) if is_crossing(&e) => tokio::time::sleep(CROSSING_PAUSE).await,
             Err(e) => {
+                if let DialFailure::Refused { refused, .. } = &e
+                    && let Some(admission) = &*shared.admission.load()
+                {
+                    admission.refused_by(node, refused);
+                }
                 failures.log(shared, node, &e);
                 tokio::time::sleep(backoff.next()).await;
             }

@@ -61,6 +61,11 @@ pub trait Admission: Send + Sync + 'static {
     /// # Errors
     /// Why not; the other side is told.
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refused>;
+
+    /// A wanted peer has refused this node. It must not block.
+    fn refused_by(&self, peer: NodeId, why: &Refused) {
+        let _nothing_to_do = (peer, why);
+    }
 }
 
 /// Lets in every node with a certificate of the cluster.
