@@ -194,7 +194,7 @@ mod tests {
                 Some(vector(&[(1, 2)])),
             ),
             (vec![(2, Fenced), (3, Left), (4, Evicted)], vec![], Some(own.clone())),
-            (vec![(2, Fenced)], vec![(2, clock(&[(1, 1)], &[]))], Some(own.clone())),
+            (vec![(2, Fenced)], vec![(2, clock(&[(1, 1)], &[]))], Some(own)),
         ];
         for (number, (members, told, expected)) in cases.into_iter().enumerate() {
             let mut stability = Stability::new(node(1));
@@ -217,7 +217,7 @@ mod tests {
         let own_clock = clock(&[(1, 9)], &[]);
         let stable = |stability: &Stability| stability.stable(SHARD, actor(1, 1), &own_clock);
         assert!(stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
-        assert_eq!(stable(&stability), Some(own.clone()));
+        assert_eq!(stable(&stability), Some(own));
         assert!(stability.acknowledge(node(2), SHARD, actor(2, 2), clock(&[(1, 3)], &[])));
         assert_eq!(stable(&stability), Some(vector(&[(1, 3)])));
         assert!(!stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 9)], &[])));
