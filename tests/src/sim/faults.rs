@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weald_storage::{Dot, Replicated};
+use weald_storage::Dot;
 
 use super::history::Place;
 use super::plan::{Fault, Scheduled};
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Loses a row of a durable place. What nobody else holds is lost for good.
+    /// Loses a row of a durable place. What it held may be lost for good.
     fn lose_row(&mut self, node: usize) {
         let place = Place(2 * u16::try_from(self.rng.below(2)).unwrap_or_default());
         let Some(process) = &mut self.slots[node].process else { return };
@@ -161,16 +161,8 @@ impl World {
         let (at, object) = self.rng.pick(&objects);
         process.replicas.of_mut(place).damage_drop_row(&table(), &key(*at));
         process.replicas.damaged.push(*at);
-        let held_elsewhere = |dot| {
-            self.slots.iter().enumerate().any(|(other, slot)| {
-                let process = slot.process.as_ref().filter(|_| other != node);
-                process.is_some_and(|p| p.replicas.object(*at).value_at(&dot).is_some())
-            })
-        };
-        // The node's next write of the key covers all of its own before: an actor's events are ordered.
-        let own = self.slots[node].process.as_ref().map(|p| p.replicas.of(place).actor());
-        let is_lost = |dot: &Dot| Some(dot.actor) == own || !held_elsewhere(*dot);
-        let lost: Vec<Dot> = object.live_dots().filter(is_lost).collect();
+        // The node has processed what it lost, so its next write of the key looks to all as if it had replaced that.
+        let lost: Vec<Dot> = object.live_dots().collect();
         self.history.lost.extend(lost.into_iter().map(|dot| (place, dot)));
     }
 
