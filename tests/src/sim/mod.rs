@@ -19,6 +19,7 @@ pub mod plan;
 pub mod process;
 pub mod queue;
 pub mod replicas;
+pub mod scale;
 pub mod sometimes;
 pub mod trace;
 pub mod world;
