@@ -8,7 +8,8 @@ use weald_storage::{Actor, Dot, NodeId, Replicated};
 use super::clients::Client;
 use super::history::{Dump, History, Place, PlaceDump, Violation};
 use super::invariants;
-use super::net::{BREAKS_AFTER_MS, Net, Weather};
+use super::links::LINKS_MS;
+use super::net::{Net, Weather};
 use super::plan::Plan;
 use super::process::{Disk, Identity, Packet, Process, Setting, Times};
 use super::queue::Queue;
@@ -17,8 +18,6 @@ use super::sometimes::Sometimes;
 use super::trace::Trace;
 use crate::seed::Seeded;
 
-/// Between two looks at the connections.
-const LINKS_MS: u64 = 250;
 /// Between two snapshots of disks, and how many are kept.
 const SNAPSHOT_MS: u64 = 1_000;
 const SNAPSHOTS_MAX: usize = 16;
@@ -97,10 +96,12 @@ pub(super) enum Role {
     Gone,
 }
 
+/// A connection between two nodes.
 #[derive(Debug, Clone, Copy)]
-struct Connection {
-    number: u64,
-    whole_ms: u64,
+pub(super) struct Connection {
+    pub(super) number: u64,
+    /// When both directions were last open.
+    pub(super) whole_ms: u64,
 }
 
 /// A run.
@@ -115,8 +116,8 @@ pub struct World {
     pub(super) sometimes: Sometimes,
     pub(super) slots: Vec<Slot>,
     ids: BTreeMap<NodeId, usize>,
-    links: BTreeMap<(usize, usize), Connection>,
-    connections: u64,
+    pub(super) links: BTreeMap<(usize, usize), Connection>,
+    pub(super) connections: u64,
     /// All actors so far.
     actors: BTreeSet<Actor>,
     pub(super) clients: Vec<Client>,
@@ -374,79 +375,6 @@ impl World {
         if has_left {
             self.gone(slot);
         }
-    }
-
-    /// Makes the connections that are wanted, and breaks those that were cut for too long.
-    fn links(&mut self) {
-        let now_ms = self.queue.now_ms();
-        for a in 0..self.slots.len() {
-            for b in a + 1..self.slots.len() {
-                let is_whole = self.net.is_whole(a, b);
-                let is_wanted = self.wants(a, b) || self.wants(b, a);
-                match self.links.get_mut(&(a, b)) {
-                    Some(link) if is_whole && link.whole_ms < now_ms => link.whole_ms = now_ms,
-                    Some(link) if now_ms - link.whole_ms > BREAKS_AFTER_MS => self.disconnect(a, b),
-                    Some(_) if is_wanted => {}
-                    Some(_) => self.disconnect(a, b),
-                    None if is_whole && is_wanted => self.connect(a, b),
-                    None => {}
-                }
-            }
-        }
-        self.queue.after(LINKS_MS, Event::Links);
-    }
-
-    fn wants(&self, a: usize, b: usize) -> bool {
-        let (Some(x), Some(y)) = (&self.slots[a].process, &self.slots[b].process) else {
-            return false;
-        };
-        x.wants(y.identity.node, b)
-    }
-
-    fn connect(&mut self, a: usize, b: usize) {
-        if self.slots[a].paused > 0 || self.slots[b].paused > 0 {
-            return;
-        }
-        let (Some(x), Some(y)) = (&self.slots[a].process, &self.slots[b].process) else { return };
-        let (x, y) = (x.info(), y.info());
-        let admits = |slot: usize, info: &_| match &self.slots[slot].process {
-            Some(process) => process.admits(info),
-            None => Ok(()),
-        };
-        let (by_a, by_b) = (admits(a, &y), admits(b, &x));
-        if let Err(refusal) = &by_a {
-            self.with(b, |process, notes| process.refused(x.node, refusal, notes));
-        }
-        if let Err(refusal) = &by_b {
-            self.with(a, |process, notes| process.refused(y.node, refusal, notes));
-        }
-        if by_a.is_err() || by_b.is_err() {
-            return;
-        }
-        self.connections += 1;
-        let link = Connection { number: self.connections, whole_ms: self.queue.now_ms() };
-        self.links.insert((a, b), link);
-        self.net.connected(a, b);
-        self.with(a, |process, notes| process.peer_up(&y, b, notes));
-        self.with(b, |process, notes| process.peer_up(&x, a, notes));
-    }
-
-    fn disconnect(&mut self, a: usize, b: usize) {
-        self.links.remove(&(a, b));
-        let id = |slot: &Slot| slot.process.as_ref().map(|p| p.identity.node);
-        let (x, y) = (id(&self.slots[a]), id(&self.slots[b]));
-        // Whoever has ended meanwhile is found by the id it had.
-        let (x, y) = (x.or_else(|| self.last_id(a)), y.or_else(|| self.last_id(b)));
-        if let Some(y) = y {
-            self.with(a, |process, notes| process.peer_down(y, notes));
-        }
-        if let Some(x) = x {
-            self.with(b, |process, notes| process.peer_down(x, notes));
-        }
-    }
-
-    fn last_id(&self, slot: usize) -> Option<NodeId> {
-        self.slots[slot].disk.as_ref().map(|disk| disk.identity.node)
     }
 
     /// Ends a process without warning; its connections break.
