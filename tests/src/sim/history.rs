@@ -103,6 +103,8 @@ pub struct Read {
     pub key: KeyAt,
     /// Whether the guarantees of the session apply: it brought its token.
     pub guaranteed: bool,
+    /// As [`PlaceDump::is_behind`], of the node that answered.
+    pub is_behind: bool,
     /// What was there.
     pub live: Vec<Seen>,
     /// The clock of the place when it was read.
@@ -253,6 +255,11 @@ pub struct PlaceDump {
     pub objects: BTreeMap<KeyAt, Object>,
     /// The root of its tree.
     pub root: TreeNode,
+    /// Whether it lacks events that a member has swept: it was restored, wiped or is new, and has to walk the trees before
+    /// what it holds means anything. What reaches it until then may tell of a replacement without what was replaced.
+    pub is_behind: bool,
+    /// Up to where it has swept.
+    pub swept: VersionVector,
 }
 
 impl PlaceDump {

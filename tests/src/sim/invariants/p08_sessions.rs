@@ -84,7 +84,7 @@ fn of_write(
     before: &BTreeSet<Dot>,
     held: &PlaceDump,
 ) -> Result<(), Dot> {
-    if !held.clock.contains(&write) {
+    if !held.clock.contains(&write) || held.is_behind {
         return Ok(());
     }
     for dot in before {
