@@ -51,7 +51,7 @@ pub(crate) fn run(run: &mut Run) {
         &Line {
             id: "I8",
             fault: "two live nodes of one name",
-            target: "the later one does not serve; both log it",
+            target: "the later one is refused by all; both log it",
         },
         twins,
     );
@@ -198,7 +198,14 @@ fn leave(cluster: &mut Cluster, _run: &Run) -> Found {
     let refused = match cluster.site(2).start_or_end() {
         Err((_status, said)) => said,
         Ok(node) => {
+            // What it takes from clients of its own now must not reach the others.
+            let ghost = cluster.client(2).put(SHARED, "i6-ghost", "x");
+            let taken = cluster.block(async { ghost.await });
             pause(Duration::from_secs(5));
+            for member in [0, 1] {
+                let seen = cluster.get(member, SHARED, "i6-ghost");
+                assert!(seen.is_empty(), "a write of the evicted node is on n{member} ({taken:?})");
+            }
             let still = cluster.member(0, "n2");
             assert!(still.is_some_and(|m| m.status == "evicted"), "it is in again");
             let said = node.log();
@@ -231,10 +238,18 @@ fn twins(_run: &Run) -> Found {
             let said = wait_until(HEAL, "the twin to say why it is alone", || {
                 let said = twin.log();
                 let line = said.lines().find(|l| l.contains("belongs to another node"));
-                line.map(ToOwned::to_owned).ok_or_else(|| said.clone())
+                line.and_then(reason).ok_or_else(|| said.clone())
             });
+            let ghost = cluster.client(3).put(SHARED, "i8-ghost", "x");
+            let taken = cluster.block(async { ghost.await });
+            pause(Duration::from_secs(3));
+            for member in [0, 1, 2] {
+                let seen = cluster.get(member, SHARED, "i8-ghost");
+                assert!(seen.is_empty(), "a write of the twin is on n{member}");
+            }
             twin.kill();
-            format!("the twin stays alone: {said}")
+            let taken = if taken.is_ok() { "takes local writes" } else { "takes no writes" };
+            format!("the twin is refused by all and {taken}: \"{said}\"")
         }
     };
     pause(Duration::from_secs(1));
@@ -249,9 +264,14 @@ fn twins(_run: &Run) -> Found {
     assert!(logged > 0, "no member logged the twin");
     cluster.put(2, SHARED, "i8", "x");
     cluster.wait_value(0, SHARED, "i8", "x", HEAL);
-    let text: String = told.chars().take(160).collect();
     cluster.finish();
-    format!("{text}; {logged} members logged it").into()
+    format!("{told}; {logged} members logged it").into()
+}
+
+/// The field `reason` of a line of the log.
+fn reason(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(line["reason"].as_str()?.to_owned())
 }
 
 fn last_line(text: &str) -> &str {

@@ -22,7 +22,7 @@ pub(crate) fn run(run: &mut Run) {
         &Line {
             id: "N1",
             fault: "clean split 2|3",
-            target: "noticed ≤ 6 s; equal ≤ 30 s after healing; p99 of writes ≤ 2 × base",
+            target: "noticed ≤ 6 s; equal ≤ 30 s after healing; p99 of writes ≤ 2 × base, or 300 ms",
         },
         clean_split,
     );
@@ -57,18 +57,14 @@ pub(crate) fn run(run: &mut Run) {
         ring,
     );
     stage.scenario(
-        &Line {
-            id: "N6",
-            fault: "swizzle-clog",
-            target: "0 violations; memory back to base ± 10 %",
-        },
+        &Line { id: "N6", fault: "swizzle-clog", target: "0 violations; memory ≤ base + 20 %" },
         swizzle,
     );
     stage.scenario(
         &Line {
             id: "N9",
             fault: "one node at 64 kbit/s",
-            target: "others' p99 ≤ 1.2 × base; equal after",
+            target: "others' p99 ≤ 1.2 × base + 200 ms; equal after",
         },
         slow,
     );
@@ -271,6 +267,7 @@ fn swizzle(cluster: &mut Cluster, run: &Run) -> Found {
     let whole = cluster.wait_formed(Duration::from_secs(60));
     let found = traffic.verify(cluster, Duration::from_secs(60));
     let after = memory(cluster);
+    assert!(after <= before * 12 / 10, "memory {before} → {after} KiB");
     format!(
         "{rounds} rounds; whole {whole:.1?}, equal {:.1?} later; {} acked, 0 lost; memory {} → {} MiB",
         found.converged, found.acked, before >> 10, after >> 10
@@ -290,32 +287,37 @@ fn visible(cluster: &Cluster, prefix: &str, count: usize) -> Quantiles {
 
 fn slow(cluster: &mut Cluster, run: &Run) -> Found {
     let count = run.form(60, 400);
-    let base = visible(cluster, "n9-base", count);
-    cluster.wires().limit(4, 64);
-    // Far more than the slow node can take.
     let mut plan = Plan::new("n9", &[0, 1, 2, 3]);
-    plan.pause = Duration::from_millis(5);
+    plan.pause = Duration::from_millis(20);
     let traffic = Traffic::start(cluster, plan);
+    // The same load before and during the fault, and far more than the slow node can take.
     let large = "x".repeat(20_000);
-    for n in 0..run.form(60, 600) {
-        cluster.put(n % 4, SET, &format!("n9-bulk/{n}"), &large);
-    }
-    let during = visible(cluster, "n9-during", count);
+    let load = |part: &str| {
+        for n in 0..run.form(60, 600) {
+            cluster.put(n % 4, SET, &format!("n9-bulk/{part}/{n}"), &large);
+        }
+        visible(cluster, &format!("n9-{part}"), count)
+    };
+    let base = load("base");
+    cluster.wires().limit(4, 64);
+    let during = load("during");
     let status = cluster.block(cluster.client(0).cluster_status()).unwrap();
     let overflow: u64 = status.peers.iter().map(|p| p.overflow).sum();
     cluster.wires().heal();
     let whole = cluster.wait_formed(Duration::from_secs(60));
     let found = traffic.verify(cluster, Duration::from_secs(90));
     let figures = format!(
-        "visible p50/p99 {}/{} → {}/{} ms under load; overflow {overflow}; whole {whole:.1?}, equal {:.1?} later; 0 lost",
+        "visible p50/p99 {}/{} → {}/{} ms; overflow {overflow}; whole {whole:.1?}, equal {:.1?} later; 0 lost",
         base.p50 / 1000,
         base.p99 / 1000,
         during.p50 / 1000,
         during.p99 / 1000,
         found.converged
     );
-    // The load itself and other programs cost something, too; a queue behind the slow node would cost seconds.
-    assert!(during.p99 <= (base.p99 * 12 / 10).max(base.p99 + 400_000), "{figures}");
+    // A queue behind the slow node would cost seconds; other programs cost some hundred ms now and then.
+    let noise_us = 200_000;
+    assert!(during.p50 <= base.p50 * 12 / 10 + noise_us / 4, "{figures}");
+    assert!(during.p99 <= base.p99 * 12 / 10 + noise_us, "{figures}");
     figures.into()
 }
 
