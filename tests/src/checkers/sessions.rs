@@ -19,7 +19,7 @@
 //! Tables that keep siblings only: last-writer-wins drops concurrent values, which looks like a loss here.
 
 use super::history::{Entry, Op, Outcome};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Which promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,58 +53,98 @@ pub struct Violation {
     pub read: Vec<String>,
 }
 
-/// A write of a key and what it stands upon.
+/// A set of the writes of a key, by number.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Writes(Vec<u64>);
+
+impl Writes {
+    fn add(&mut self, write: usize) {
+        if self.0.len() <= write / 64 {
+            self.0.resize(write / 64 + 1, 0);
+        }
+        self.0[write / 64] |= 1 << (write % 64);
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        self.0.iter().enumerate().flat_map(move |(at, &word)| bits(word).map(move |b| at * 64 + b))
+    }
+
+    /// Those that are not in another set.
+    fn without(&self, other: &Self) -> impl Iterator<Item = usize> {
+        let rest = |(at, word): (usize, &u64)| word & !other.0.get(at).copied().unwrap_or_default();
+        Self(self.0.iter().enumerate().map(rest).collect()).iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// What a write stands upon, over all that it replaced, directly or not.
 #[derive(Debug, Default, Clone)]
 struct Write {
-    /// Values replaced, directly.
-    replaces: BTreeSet<String>,
-    /// Values that its session had written, and read, of the key before.
-    own_before: BTreeSet<String>,
-    read_before: BTreeSet<String>,
+    /// Itself, and what it replaced.
+    covers: Writes,
+    /// What the sessions of these had written, and read, of the key before.
+    own: Writes,
+    read: Writes,
 }
 
-/// Name of the `n`th deletion of a key: no value looks like it.
-fn tombstone(n: usize) -> String {
-    format!("\u{0}deletion {n}")
+impl Write {
+    fn add_all(&mut self, other: &Self) {
+        self.covers.add_all(&other.covers);
+        self.own.add_all(&other.own);
+        self.read.add_all(&other.read);
+    }
 }
 
+/// The writes of a key, in the order of their beginnings.
 #[derive(Debug, Default)]
 struct Key {
-    writes: BTreeMap<String, Write>,
-    tombstones: Vec<(String, u64)>,
+    numbers: BTreeMap<String, usize>,
+    names: Vec<String>,
+    writes: Vec<Write>,
+    /// Deletions, and when they began.
+    deletions: Vec<(usize, u64)>,
 }
 
 /// What a session has seen of a key.
 #[derive(Debug, Default, Clone)]
 struct Seen {
-    wrote: BTreeSet<String>,
-    read: BTreeSet<String>,
+    wrote: Writes,
+    read: Writes,
 }
 
 impl Key {
-    /// The values, and all that they replaced.
-    fn covered<'a>(&'a self, values: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
-        let mut covered = BTreeSet::new();
-        let mut todo: Vec<&str> = values.collect();
-        while let Some(value) = todo.pop() {
-            if covered.insert(value)
-                && let Some(write) = self.writes.get(value)
-            {
-                todo.extend(write.replaces.iter().map(String::as_str));
-            }
+    fn number(&mut self, name: String) -> usize {
+        let next = self.names.len();
+        let number = *self.numbers.entry(name.clone()).or_insert(next);
+        if number == next {
+            self.names.push(name);
+            self.writes.push(Write::default());
         }
-        covered
+        number
     }
 
-    /// What a read of `values` that ended at `end` covers.
-    fn read<'a>(&'a self, values: &'a [String], end: u64) -> BTreeSet<&'a str> {
-        let deleted = self
-            .tombstones
-            .iter()
-            .filter(|(_, since)| *since <= end)
-            .map(|(name, _)| name.as_str());
-        // A deletion leaves no trace in what is read: it may have happened.
-        self.covered(values.iter().map(String::as_str).chain(deleted))
+    fn known<'a>(&'a self, values: &'a [String]) -> impl Iterator<Item = usize> + 'a {
+        values.iter().filter_map(|value| self.numbers.get(value).copied())
+    }
+
+    /// What a read of `values` shows, and what it covers: a deletion leaves no trace, so it may have happened.
+    fn read(&self, values: &[String], end: u64) -> (Write, Writes) {
+        let mut shown = Write::default();
+        self.known(values).for_each(|number| shown.add_all(&self.writes[number]));
+        let mut covered = shown.covers.clone();
+        for (number, _) in self.deletions.iter().filter(|(_, since)| *since <= end) {
+            covered.add_all(&self.writes[*number].covers);
+        }
+        (shown, covered)
     }
 }
 
@@ -118,7 +158,7 @@ pub fn check(history: &[Entry]) -> Vec<Violation> {
         let Some(key) = keys.get(entry.key.as_str()) else { continue };
         let state = seen.entry((entry.session, entry.key.as_str())).or_default();
         if entry.op == Op::Put && entry.outcome == Outcome::Ok {
-            state.wrote.extend(entry.value.iter().cloned());
+            key.known(&entry.value).for_each(|number| state.wrote.add(number));
         }
         if !entry.is_read() {
             continue;
@@ -133,25 +173,18 @@ pub fn check(history: &[Entry]) -> Vec<Violation> {
                 read: entry.value.clone(),
             });
         };
-        for value in entry.value.iter().filter(|v| !key.writes.contains_key(*v)) {
-            found(Guarantee::Phantom, value);
+        let unknown = entry.value.iter().filter(|value| !key.numbers.contains_key(*value));
+        unknown.for_each(|value| found(Guarantee::Phantom, value));
+        let (shown, covered) = key.read(&entry.value, entry.end());
+        for (guarantee, wanted) in [
+            (Guarantee::ReadYourWrites, &state.wrote),
+            (Guarantee::MonotonicReads, &state.read),
+            (Guarantee::MonotonicWrites, &shown.own),
+            (Guarantee::WritesFollowReads, &shown.read),
+        ] {
+            wanted.without(&covered).for_each(|number| found(guarantee, &key.names[number]));
         }
-        let covered = key.read(&entry.value, entry.end());
-        let missing = |wanted: &BTreeSet<String>| {
-            wanted.iter().filter(|v| !covered.contains(v.as_str())).cloned().collect::<Vec<_>>()
-        };
-        missing(&state.wrote).iter().for_each(|v| found(Guarantee::ReadYourWrites, v));
-        missing(&state.read).iter().for_each(|v| found(Guarantee::MonotonicReads, v));
-        // What stands upon what: for the values read and for all that they replaced.
-        let visible = key.covered(entry.value.iter().map(String::as_str));
-        let (mut own, mut read) = (BTreeSet::new(), BTreeSet::new());
-        for write in visible.iter().filter_map(|value| key.writes.get(*value)) {
-            own.extend(write.own_before.iter().cloned());
-            read.extend(write.read_before.iter().cloned());
-        }
-        missing(&own).iter().for_each(|v| found(Guarantee::MonotonicWrites, v));
-        missing(&read).iter().for_each(|v| found(Guarantee::WritesFollowReads, v));
-        state.read.extend(entry.value.iter().cloned());
+        key.known(&entry.value).for_each(|number| state.read.add(number));
     }
     violations
 }
@@ -163,14 +196,18 @@ pub fn lost(history: &[Entry]) -> Vec<(String, String)> {
     let keys = graph(history);
     let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
     last.extend(in_order(history).iter().filter(|e| e.is_read()).map(|e| (e.key.as_str(), *e)));
-    let mut lost = Vec::new();
+    let mut acked: BTreeMap<&str, Writes> = BTreeMap::new();
     for entry in history.iter().filter(|e| e.op == Op::Put && e.outcome == Outcome::Ok) {
-        let (Some(key), Some(read)) = (keys.get(&*entry.key), last.get(&*entry.key)) else {
-            continue;
-        };
-        let covered = key.read(&read.value, read.end());
-        let missing = entry.value.iter().filter(|v| !covered.contains(v.as_str()));
-        lost.extend(missing.map(|v| (entry.key.clone(), v.clone())));
+        let Some(key) = keys.get(entry.key.as_str()) else { continue };
+        let writes = acked.entry(&entry.key).or_default();
+        key.known(&entry.value).for_each(|number| writes.add(number));
+    }
+    let mut lost = Vec::new();
+    for (name, read) in last {
+        let (Some(key), Some(acked)) = (keys.get(name), acked.get(name)) else { continue };
+        let (_, covered) = key.read(&read.value, read.end());
+        let missing = acked.without(&covered);
+        lost.extend(missing.map(|number| (name.to_owned(), key.names[number].clone())));
     }
     lost
 }
@@ -183,36 +220,55 @@ fn in_order(history: &[Entry]) -> Vec<&Entry> {
 
 fn graph(history: &[Entry]) -> BTreeMap<&str, Key> {
     let mut keys: BTreeMap<&str, Key> = BTreeMap::new();
+    let order = in_order(history);
+    // A read may begin before the write whose value it returns.
+    for entry in order.iter().filter(|e| e.is_write() && e.op == Op::Put) {
+        let key = keys.entry(entry.key.as_str()).or_default();
+        for value in &entry.value {
+            key.number(value.clone());
+        }
+    }
     let mut seen: BTreeMap<(u64, &str), Seen> = BTreeMap::new();
-    for entry in in_order(history) {
+    for entry in order {
         let key = keys.entry(entry.key.as_str()).or_default();
         let state = seen.entry((entry.session, entry.key.as_str())).or_default();
         if entry.is_read() {
-            state.read.extend(entry.value.iter().cloned());
+            key.known(&entry.value).for_each(|number| state.read.add(number));
         }
-        if !entry.is_write() {
-            continue;
-        }
-        let all_seen = || state.wrote.union(&state.read).cloned().collect();
-        let replaces = entry.ctx.as_ref().map_or_else(all_seen, |c| c.iter().cloned().collect());
-        let write =
-            Write { replaces, own_before: state.wrote.clone(), read_before: state.read.clone() };
-        let names = if entry.op == Op::Delete {
-            let name = tombstone(key.tombstones.len());
-            key.tombstones.push((name.clone(), entry.ts));
-            vec![name]
-        } else {
-            entry.value.clone()
-        };
-        for name in names {
-            key.writes.insert(name.clone(), write.clone());
-            // What has no answer is not relied upon: it may never have happened.
-            if entry.outcome == Outcome::Ok && entry.op == Op::Put {
-                state.wrote.insert(name);
-            }
+        if entry.is_write() {
+            add_write(key, state, entry);
         }
     }
     keys
+}
+
+fn add_write(key: &mut Key, state: &mut Seen, entry: &Entry) {
+    let mut write =
+        Write { covers: Writes::default(), own: state.wrote.clone(), read: state.read.clone() };
+    let replaced: Vec<usize> = match &entry.ctx {
+        Some(values) => key.known(values).collect(),
+        None => state.wrote.iter().chain(state.read.iter()).collect(),
+    };
+    replaced.into_iter().for_each(|number| write.add_all(&key.writes[number]));
+    let names = if entry.op == Op::Delete {
+        // No value looks like it.
+        let name = format!("\u{0}deletion {}", key.deletions.len());
+        let number = key.number(name.clone());
+        key.deletions.push((number, entry.ts));
+        vec![name]
+    } else {
+        entry.value.clone()
+    };
+    for name in names {
+        let number = key.number(name);
+        let mut write = write.clone();
+        write.covers.add(number);
+        key.writes[number] = write;
+        // What has no answer is not relied upon: it may never have happened.
+        if entry.outcome == Outcome::Ok && entry.op == Op::Put {
+            state.wrote.add(number);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -406,9 +406,11 @@ impl Cluster {
     /// When they do not in time.
     pub fn wait_same_content(&self, tables: &[&str], deadline: Duration) -> Duration {
         let start = Instant::now();
-        wait_until(deadline, "all nodes to hold the same", || match self.unequal_content(tables) {
-            None => Ok(start.elapsed()),
-            Some(what) => Err(what),
+        wait_until(deadline, "all nodes to hold the same", || {
+            match self.unequal_content(tables, "") {
+                None => Ok(start.elapsed()),
+                Some(what) => Err(what),
+            }
         })
     }
 
@@ -590,10 +592,23 @@ impl Cluster {
     /// # Panics
     /// When they do not in time.
     pub fn wait_converged(&self, tables: &[&str], deadline: Duration) -> Duration {
+        self.wait_converged_below(tables, "", deadline)
+    }
+
+    /// The same, where contents are looked at below a prefix only; digests are of everything.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub fn wait_converged_below(
+        &self,
+        tables: &[&str],
+        prefix: &str,
+        deadline: Duration,
+    ) -> Duration {
         let start = Instant::now();
         let end = start + deadline;
         loop {
-            match self.difference(tables) {
+            match self.difference(tables, prefix) {
                 None => return start.elapsed(),
                 Some(what) => {
                     assert!(Instant::now() < end, "not converged after {deadline:?}: {what}");
@@ -604,8 +619,7 @@ impl Cluster {
     }
 
     /// What differs between running nodes, if anything.
-    #[must_use]
-    pub fn difference(&self, tables: &[&str]) -> Option<String> {
+    fn difference(&self, tables: &[&str], prefix: &str) -> Option<String> {
         let running = self.running();
         let (&first, others) = running.split_first()?;
         for &other in others {
@@ -618,14 +632,14 @@ impl Cluster {
                 Err(e) => return Some(format!("n{first} cannot compare with n{other}: {e}")),
             }
         }
-        self.unequal_content(tables)
+        self.unequal_content(tables, prefix)
     }
 
-    fn unequal_content(&self, tables: &[&str]) -> Option<String> {
+    fn unequal_content(&self, tables: &[&str], prefix: &str) -> Option<String> {
         let running = self.running();
         let (&first, others) = running.split_first()?;
         tables.iter().find_map(|table| {
-            let content = |node| self.content(node, table, "");
+            let content = |node| self.content(node, table, prefix);
             let here = match content(first) {
                 Ok(here) => here,
                 Err(e) => return Some(format!("n{first}: {e}")),

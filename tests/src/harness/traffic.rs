@@ -11,6 +11,7 @@ use crate::checkers::history::{self, Entry, Op, Outcome, Recorder};
 use crate::checkers::sessions::{self, Violation};
 use crate::checkers::set_full::{self, Quantiles, Report};
 use crate::seed::Seeded;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const WITHIN: Duration = Duration::from_secs(3);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// Pause between two reads of the whole set.
 const SCAN_EVERY: Duration = Duration::from_millis(700);
+/// Operations of a session until it goes on to other keys, so that no key has more writes than a checker likes.
+const EPOCH: u64 = 300;
 /// Sessions of one node have numbers from `node * PER_NODE` on.
 const PER_NODE: u64 = 1000;
 
@@ -58,7 +61,7 @@ impl Plan {
             adders: 2,
             sharers: 2,
             keys: 8,
-            pause: Duration::from_millis(10),
+            pause: Duration::from_millis(20),
             prefix: format!("{prefix}/"),
             seed: 1,
         }
@@ -184,15 +187,17 @@ impl Traffic {
                 .unwrap_or_else(|e| panic!("write {}: {e}", file.display()));
         };
         save(&self.recorder.entries());
-        let converged = cluster.wait_converged(&[SET, SHARED], deadline);
+        let tables = [SET, SHARED];
+        let converged = cluster.wait_converged_below(&tables, &self.plan.prefix, deadline);
+        let of_shared = |e: &Entry| (!is_of_set(e)).then(|| e.key.clone());
+        let keys: BTreeSet<String> = self.recorder.entries().iter().filter_map(of_shared).collect();
         for node in cluster.running() {
             let client = cluster.client(node);
             cluster.block(scan(&client, &self.plan.prefix, &self.recorder));
             // A session of its own: what it reads must cover all, and need not follow anything.
             let number = node as u64 * PER_NODE + PER_NODE - 1;
-            for key in 0..self.plan.keys {
-                let key = format!("{}{key}", self.plan.prefix);
-                cluster.block(read(&client, number, &key, &self.recorder));
+            for key in &keys {
+                cluster.block(read(&client, number, key, &self.recorder));
             }
         }
         let entries = self.recorder.entries();
@@ -327,7 +332,8 @@ impl Session {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let key = format!("{}{}", self.plan.prefix, self.rng.below(self.plan.keys));
+            let (epoch, number) = (n / EPOCH, self.rng.below(self.plan.keys));
+            let key = format!("{}{epoch}-{number}", self.plan.prefix);
             let Some((context, seen)) = read(&self.client, self.number, &key, &self.recorder).await
             else {
                 self.pause(Outcome::Fail).await;
