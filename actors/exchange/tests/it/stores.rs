@@ -99,7 +99,7 @@ struct Node {
     handle: ExchangeHandle,
     root: Root,
     panics: Arc<AtomicBool>,
-    _cluster: watch::Sender<Arc<Cluster>>,
+    cluster: watch::Sender<Arc<Cluster>>,
     _dir: tempfile::TempDir,
 }
 
@@ -166,7 +166,7 @@ async fn pair(config: &Config) -> (Arc<Hub>, [Node; 2]) {
         let spec = SupervisorSpec::new(Strategy::OneForOne).child(handle.child_spec());
         let root = Root::start(&Scope::new("test", None), "node", spec).await.unwrap();
         hub.inboxes.lock().unwrap().insert(own, Arc::new(handle.clone()));
-        nodes.push(Node { store, handle, root, panics, _cluster: cluster, _dir: dir });
+        nodes.push(Node { store, handle, root, panics, cluster, _dir: dir });
     }
     for (own, other) in [(0, 1), (1, 0)] {
         nodes[own].handle.peer(&PeerEvent::Up(Arc::new(PeerInfo {
@@ -239,6 +239,24 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_connected_before_it_is_a_member_is_known_when_it_becomes_one() {
+    let (_hub, [a, b]) = pair(&quiet()).await;
+    let up = async || {
+        let status = a.handle.status().await.unwrap();
+        status.peers.get(&b.id()).is_some_and(|peer| peer.up)
+    };
+    let whole = Arc::clone(&a.cluster.borrow());
+    until("the peer is connected", async || up().await).await;
+    a.cluster.send_replace(Arc::new(Cluster::alone(member(a.id()))));
+    until("it is no member", async || !up().await).await;
+    a.cluster.send_replace(whole);
+    until("it is a member, and connected as before", async || up().await).await;
+    a.handle.diff(b.id(), soon()).await.unwrap();
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
