@@ -170,4 +170,46 @@ mod tests {
         assert_eq!(replica.sweep(&stable, 9_999_500, 1_000, 9).swept, 0);
         assert_eq!(replica.sweep(&stable, 6_400_000, 1_000, 9).reaped, 1);
     }
+
+    /// A value is replaced, everybody has the replacement and forgets its context. Then one goes back to a backup with the
+    /// value, and hears of a newer event of the key. It must not take the replacement for processed: it still holds what was
+    /// replaced, and with equal clocks that would pass for a value that the others have lost.
+    #[test]
+    fn newer_event_of_a_stripped_object_does_not_hide_what_was_missed() {
+        let actor = |n| Actor { node: NodeId([n; 16]), incarnation: 2 };
+        let (table, key) = (TableName::parse("t").unwrap(), Key::new(b"k").unwrap());
+        let put = |value: &[u8], context| WriteOp::Put {
+            table: table.clone(),
+            key: key.clone(),
+            value: value.to_vec(),
+            context,
+            ttl: None,
+        };
+        let send = |from: &Replica, after: u64, to: &mut Replica| {
+            for delta in from.deltas_after(&from.actor(), after, usize::MAX).unwrap().deltas {
+                let Delta { table, key, object, dots } = delta;
+                let evidence = crate::replica::Evidence::Own;
+                let merge = WriteOp::Merge { table, key, object, dots, evidence };
+                assert!(to.apply(&[merge], 1)[0].is_ok());
+            }
+        };
+        let (mut a, mut b, mut c) =
+            (Replica::new(actor(1)), Replica::new(actor(2)), Replica::new(actor(3)));
+        a.apply(&[put(b"old", None)], 1);
+        send(&a, 0, &mut b);
+        send(&a, 0, &mut c);
+        let mut restored = c.clone();
+        b.apply(&[put(b"new", None)], 1);
+        send(&b, 0, &mut c);
+        let stable = c.clock().unwrap().bases();
+        assert_eq!(b.sweep(&stable, 2, 0, 9).stripped, 1);
+        let sibling = crate::Context::new(&table, &key, VersionVector::new());
+        b.apply(&[put(b"newer", Some(sibling))], 1);
+        send(&b, 1, &mut restored);
+        let replacement = Dot { actor: actor(2), counter: 1 };
+        let held = restored.object(&table, &key).unwrap().unwrap();
+        let is_dead = held.value_at(&Dot { actor: actor(1), counter: 1 }).is_none();
+        assert!(is_dead || !restored.clock().unwrap().contains(&replacement));
+        assert!(b.missing(&restored.clock().unwrap(), None, 1).unwrap().needs_walk);
+    }
 }

@@ -60,7 +60,10 @@ fn lost_credential_is_made_anew_and_a_removed_one_is_not() {
     node.kill();
     node.start_again();
     assert_ne!(std::fs::read(&path).unwrap(), first);
-    node.run(&["client", "remove", "local-program"]).ok();
+    let line = std::fs::read_to_string(&path).unwrap();
+    let name = line.split(':').nth(1).unwrap();
+    assert!(name.starts_with("local-program-"), "{line}");
+    node.run(&["client", "remove", name]).ok();
     std::fs::remove_file(&path).unwrap();
     node.stop();
     node.start_again();

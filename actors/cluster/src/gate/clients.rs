@@ -19,6 +19,8 @@ use weald_storage::{DeclareError, Key, Scan, TableName, TableSpec, WriteOp};
 pub const TABLE: &str = "weald.clients";
 /// The client that a new node makes for programs on its own machine.
 pub const LOCAL_CLIENT: &str = "local-program";
+/// Row of a node's own client that was taken away; no credential.
+const REMOVED: &[u8] = b"{}";
 /// Longest name of a client, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Most clients listed.
@@ -79,7 +81,10 @@ impl Clients {
     pub fn was_removed(&self, name: &str) -> bool {
         let Ok((table, key)) = address(name) else { return false };
         let got = self.store.get(&table, &key);
-        got.is_ok_and(|got| got.values.is_empty() && !got.context.vector().is_empty())
+        got.is_ok_and(|got| match got.values.first() {
+            Some(value) => value.as_slice() == REMOVED,
+            None => !got.context.vector().is_empty(),
+        })
     }
 
     /// Credentials were changed by another node.
@@ -124,7 +129,14 @@ pub(super) async fn remove(deps: Arc<Deps>, r: request::RemoveClient) -> Reply<(
         return Err(WireError::new(ErrorCode::NotFound, text));
     }
     let (table, key) = address(&r.name)?;
-    deps.clients.write(WriteOp::Delete { table, key, context: None }).await
+    deps.clients
+        .write(if r.name.starts_with(LOCAL_CLIENT) {
+            // A tombstone goes away once every member has it, and then the node would make its credential anew.
+            WriteOp::Put { table, key, value: REMOVED.to_vec(), context: None, ttl: None }
+        } else {
+            WriteOp::Delete { table, key, context: None }
+        })
+        .await
 }
 
 pub(super) async fn list(deps: Arc<Deps>) -> Reply<Vec<ClientInfo>> {
