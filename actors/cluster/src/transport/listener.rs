@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
 use weald_link::filter::Side;
+use weald_link::hello::DialError;
 use weald_link::{Close, Connection, Halves, IDLE_TIMEOUT_MIN, Limits, Outbound, Receive, Setup};
 use weald_proto::hello::Refused;
 use weald_supervision::{Address, ChildSpec, DynamicHandle, Restart};
@@ -205,6 +206,14 @@ impl Accept {
     }
 }
 
+/// Whether the peer has closed the connection, rather than done something wrong on it.
+fn is_broken_off(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// Logs a connection that came to nothing, at a bounded rate.
 fn rejected(logs: &LogLimit, peer: SocketAddr, why: &dyn std::fmt::Display) {
     if let Some(suppressed) = logs.admit() {
@@ -277,6 +286,10 @@ impl Handshake {
             // Two nodes have dialled each other at the same time: nothing is wrong.
             Ok(Err(Rejected::Refused { refused: Refused::Duplicate, name, .. })) => {
                 tracing::debug!(event = "connection_duplicate", peer = %name, "connected already");
+            }
+            // Likewise, given up by the one that dialled in vain; and what port scanners and health checks do.
+            Ok(Err(Rejected::Peer(DialError::Io(e)))) if is_broken_off(&e) => {
+                tracing::debug!(event = "connection_broken_off", peer = %self.peer, "closed by the peer before it said who it is");
             }
             Ok(Err(why)) => rejected(&self.logs, self.peer, &why),
             Err(_elapsed) => rejected(&self.logs, self.peer, &Rejected::Timeout),
