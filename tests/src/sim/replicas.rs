@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use weald_exchange::core::{MergeFailure, Shard, Stores};
 use weald_storage::{
-    Clock, Delta, Dot, Evidence, Key, Object, Replica, Replicated, TableName, WriteError, WriteOp,
+    Bucket, Clock, Delta, Dot, Evidence, Key, Object, Replica, Replicated, TableName, WriteError,
+    WriteOp,
 };
 
 use super::history::{History, KeyAt, Merged, Place};
@@ -95,6 +96,13 @@ impl Replicas {
     #[must_use]
     pub fn of(&self, place: Place) -> &Replica {
         &self.all[&place]
+    }
+
+    /// What a node's scrub does when it comes to the buckets of rows that were lost: their sums no longer tell of these rows.
+    pub fn scrub(&mut self) {
+        for at in self.damaged.clone() {
+            self.of_mut(at.place).repair_tree(Bucket::of(&table(), &key(at)));
+        }
     }
 
     /// A place, to change it.

@@ -237,6 +237,9 @@ impl World {
     fn heal(&mut self) -> Result<u64, Violation> {
         let begun_ms = self.queue.now_ms();
         self.net.weather = Weather { jitter_ms: self.plan.weather.jitter_ms, ..Weather::FAIR };
+        for process in self.slots.iter_mut().filter_map(|slot| slot.process.as_mut()) {
+            process.replicas.scrub();
+        }
         while self.queue.now_ms() < begun_ms + self.plan.heal_ms {
             self.run_until(self.queue.now_ms() + 500)?;
             if self.is_at_rest() {
