@@ -30,7 +30,7 @@ const TOP_LEVEL: [&str; 9] = [
 const CODE_LINES_MAX: usize = 600;
 
 /// Which crates of ours a crate may use, and which others it must not. Dependencies point down.
-const ARROWS: [(&str, &[&str], &[&str]); 10] = [
+const ARROWS: [(&str, &[&str], &[&str]); 11] = [
     ("weald-supervision", &[], &["heed"]),
     ("weald-storage", &[], &["tokio", "ractor", "ractor_cluster", "async-trait", "futures"]),
     ("weald-proto", &[], &["tokio", "ractor", "ractor_cluster", "heed", "async-trait", "futures"]),
@@ -64,6 +64,18 @@ const ARROWS: [(&str, &[&str], &[&str]); 10] = [
             "weald-exchange",
         ],
         &["heed"],
+    ),
+    (
+        "weald-router",
+        &[
+            "weald-wamp",
+            "weald-transports",
+            "weald-supervision",
+            "weald-storage",
+            "weald-proto",
+            "weald-peers",
+        ],
+        &["heed", "ractor_cluster"],
     ),
     ("weald-client", &["weald-link", "weald-proto"], &["heed"]),
 ];
