@@ -30,7 +30,7 @@ const TOP_LEVEL: [&str; 9] = [
 const CODE_LINES_MAX: usize = 600;
 
 /// Which crates of ours a crate may use, and which others it must not. Dependencies point down.
-const ARROWS: [(&str, &[&str], &[&str]); 11] = [
+const ARROWS: [(&str, &[&str], &[&str]); 12] = [
     ("weald-supervision", &[], &["heed"]),
     ("weald-storage", &[], &["tokio", "ractor", "ractor_cluster", "async-trait", "futures"]),
     ("weald-proto", &[], &["tokio", "ractor", "ractor_cluster", "heed", "async-trait", "futures"]),
@@ -77,6 +77,7 @@ const ARROWS: [(&str, &[&str], &[&str]); 11] = [
         ],
         &["heed", "ractor_cluster"],
     ),
+    ("weald-wamp", &[], &["tokio", "ractor", "ractor_cluster", "heed", "async-trait", "futures"]),
     ("weald-client", &["weald-link", "weald-proto"], &["heed"]),
 ];
 
