@@ -19,6 +19,8 @@ const ALL: [usize; 3] = [0, 1, 2];
 const SESSIONS: u64 = 6;
 const KEYS: usize = 4;
 const WITHIN: Duration = Duration::from_secs(2);
+/// Time for what must work once the network is whole.
+const HEALED: Duration = Duration::from_secs(25);
 
 pub(crate) fn run(run: &mut Run) {
     let options = Options::new(Wire::Namespaces, 3).with("cluster.poll_interval", "\"1s\"");
@@ -38,6 +40,14 @@ pub(crate) fn run(run: &mut Run) {
             target: "0 acknowledged lost",
         },
         concern,
+    );
+    stage.scenario(
+        &Line {
+            id: "C3",
+            fault: "written on A, A cut off, read on B with the session",
+            target: "NotCaughtUp by the deadline; waits, and is served, once healed",
+        },
+        behind,
     );
     stage.end();
 }
@@ -204,4 +214,73 @@ fn concern(cluster: &mut Cluster, run: &Run) -> Found {
         rounds += 1;
     }
     format!("{acked} acked in {rounds} rounds, 0 lost").into()
+}
+
+/// What a node that lacks what a session has seen says until `deadline`, and after what time. Anything but an error would be
+/// a stale answer.
+fn refused_until(
+    cluster: &Cluster,
+    deadline: Duration,
+    ask: impl AsyncFn(Duration) -> Result<(), Error>,
+) -> Duration {
+    // A machine that is busy elsewhere may bring the node's answer too late for the client; then it is asked again.
+    for _ in 0..5 {
+        let start = Instant::now();
+        match cluster.block(ask(deadline)) {
+            Err(Error::NotCaughtUp(_)) => return start.elapsed(),
+            Err(Error::TimedOut(_)) => {}
+            other => panic!("expected NotCaughtUp, got {other:?}"),
+        }
+    }
+    panic!("no answer within {deadline:?}, five times");
+}
+
+fn behind(cluster: &mut Cluster, _run: &Run) -> Found {
+    let (here, there) = (cluster.client(0), cluster.client(1));
+    cluster.put(0, SHARED, "c3", "old");
+    cluster.wait_value(1, SHARED, "c3", "old", Duration::from_secs(30));
+    cluster.wires().split(&[0], &[1, 2]);
+    let session = here.session();
+    cluster.block(async {
+        let seen = session.get(SHARED, "c3").await.unwrap();
+        session.put(SHARED, "c3", "new").context(&seen.context).await.unwrap();
+    });
+    // To go on elsewhere is to take the token there, and nothing else.
+    let token = session.token();
+    let elsewhere = || Session::resume(&there, token.clone());
+    let read = refused_until(cluster, WITHIN, async |within| {
+        elsewhere().get_within(SHARED, "c3", within).await.map(drop)
+    });
+    let write = refused_until(cluster, WITHIN, async |within| {
+        elsewhere().put(SHARED, "c3-after", "x").deadline(within).await.map(drop)
+    });
+    assert!(cluster.get(1, SHARED, "c3-after").is_empty(), "a refused write was made");
+    // Nobody else is held up: without the token the old state is served.
+    assert_eq!(cluster.get(1, SHARED, "c3").into_iter().collect::<Vec<_>>(), ["old"]);
+    // One that has time is served once the network is whole.
+    let session = elsewhere();
+    let waiting = cluster.runtime().spawn(async move {
+        loop {
+            match session.get_within(SHARED, "c3", HEALED).await {
+                Err(Error::NotCaughtUp(_)) => {}
+                other => break other,
+            }
+        }
+    });
+    pause(Duration::from_millis(500));
+    assert!(!waiting.is_finished(), "served, or refused, while it is cut off");
+    cluster.wires().heal();
+    let start = Instant::now();
+    let got = cluster.block(async { tokio::time::timeout(3 * HEALED, waiting).await });
+    let got = got.expect("it is served once the cut is over").unwrap().unwrap();
+    let served = start.elapsed();
+    assert_eq!(got.values, [b"new"]);
+    cluster.block(async {
+        let session = elsewhere();
+        session.put(SHARED, "c3-after", "x").deadline(HEALED).await.unwrap();
+    });
+    format!(
+        "read refused after {read:.1?}, write after {write:.1?}, of {WITHIN:.0?} each; a read that waits is served {served:.1?} after healing"
+    )
+    .into()
 }
