@@ -72,6 +72,7 @@ pub(crate) fn is_transient(code: ErrorCode) -> bool {
             | ErrorCode::Unavailable
             | ErrorCode::TimedOut
             | ErrorCode::NotCaughtUp
+            | ErrorCode::NotServing
     )
 }
 
@@ -83,7 +84,10 @@ pub(crate) fn exit_of(code: ErrorCode) -> Exit {
         ErrorCode::Forbidden => Exit::Refused,
         ErrorCode::Conflict | ErrorCode::Taken => Exit::Conflict,
         ErrorCode::StorageFull => Exit::StorageFull,
-        ErrorCode::NotCaughtUp | ErrorCode::Overloaded | ErrorCode::Unavailable => Exit::Busy,
+        ErrorCode::NotCaughtUp
+        | ErrorCode::Overloaded
+        | ErrorCode::Unavailable
+        | ErrorCode::NotServing => Exit::Busy,
         ErrorCode::TimedOut => Exit::TimedOut,
         // A class of a later release is some fault of the node for us.
         _ => Exit::NodeFault,

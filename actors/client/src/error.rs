@@ -68,6 +68,10 @@ pub enum Error {
     /// Nothing was done: the actor that should answer is down at the moment; try later.
     #[error("unavailable: {0}; try again")]
     Unavailable(String),
+    /// Nothing was done: the node takes no writes because of where it stands in its cluster (fenced, evicted, under a name that
+    /// is another's). Another node may do it; this one may once that is resolved.
+    #[error("the node takes no writes: {0}")]
+    NotServing(String),
     /// The stored record is damaged and is not served.
     #[error("corrupt: {0}")]
     Corrupt(String),
@@ -93,6 +97,7 @@ impl Error {
                 | Self::NotCaughtUp(_)
                 | Self::Overloaded(_)
                 | Self::Unavailable(_)
+                | Self::NotServing(_)
         )
     }
 
@@ -113,6 +118,7 @@ impl Error {
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::Overloaded(_) => ErrorCode::Overloaded,
             Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::NotServing(_) => ErrorCode::NotServing,
             Self::Corrupt(_) => ErrorCode::Corrupt,
             Self::Taken(_) => ErrorCode::Taken,
             Self::Unsupported(_) => ErrorCode::Unsupported,
@@ -135,6 +141,7 @@ impl Error {
             ErrorCode::NotCaughtUp => Self::NotCaughtUp(message),
             ErrorCode::Overloaded => Self::Overloaded(message),
             ErrorCode::Unavailable => Self::Unavailable(message),
+            ErrorCode::NotServing => Self::NotServing(message),
             ErrorCode::TimedOut => Self::TimedOut(deadline),
             ErrorCode::Corrupt => Self::Corrupt(message),
             ErrorCode::Unsupported => Self::Unsupported(message),

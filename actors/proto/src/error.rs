@@ -33,6 +33,9 @@ pub enum ErrorCode {
     Taken,
     /// The node failed in a way it cannot classify; the text says how.
     Internal,
+    /// The node takes no writes because of where it stands in its cluster (fenced, evicted, under a name that is another's);
+    /// the text says why. Nothing was done; another node may do it.
+    NotServing,
 }
 
 /// An error as it travels.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use weald_client::Client;
+use weald_client::{Client, Error};
 use weald_link::pki::{self, Authority};
 use weald_proto::cluster::{Member, Members};
 
@@ -24,6 +24,8 @@ use weald_proto::cluster::{Member, Members};
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// Time for all members of a new cluster to know each other.
 const FORM_WITHIN: Duration = Duration::from_secs(40);
+/// Time for a node that came back to be let in.
+const SERVE_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between two comparisons of all data.
 const COMPARE_EVERY: Duration = Duration::from_millis(100);
 
@@ -363,8 +365,37 @@ impl Cluster {
     /// # Panics
     /// When that fails.
     pub fn put(&self, node: usize, table: &str, key: &str, value: &str) {
-        let put = self.places[node].client.put(table, key, value);
-        self.block(async { put.await }).unwrap_or_else(|e| panic!("put {key} on n{node}: {e}"));
+        let client = &self.places[node].client;
+        self.write(node, key, || client.put(table, key, value).into_future());
+    }
+
+    /// Deletes a key, whatever it holds.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn delete(&self, node: usize, table: &str, key: &str) {
+        let client = &self.places[node].client;
+        self.write(node, key, || client.delete(table, key).into_future());
+    }
+
+    /// Does a write; one that a node refuses because of where it stands (it is fenced still, or the others have not noticed
+    /// yet that its predecessor is dead) is made again.
+    ///
+    /// # Panics
+    /// When it fails otherwise.
+    pub fn write<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        node: usize,
+        what: &str,
+        make: impl Fn() -> F,
+    ) -> T {
+        wait_until(SERVE_WITHIN, &format!("n{node} to take writes"), || {
+            match self.block(async { make().await }) {
+                Ok(done) => Ok(done),
+                Err(Error::NotServing(why)) => Err(why),
+                Err(e) => panic!("write {what} on n{node}: {e}"),
+            }
+        })
     }
 
     /// The values of a key.

@@ -103,8 +103,9 @@ pub fn declare(cluster: &Cluster) {
         "siblings".clone_into(&mut shared.resolver);
         for wanted in [table(SET), shared] {
             let name = wanted.name.clone();
-            let declared = cluster.block(client.declare_table(wanted));
-            declared.unwrap_or_else(|e| panic!("declare {name} on n{node}: {e}"));
+            cluster.write(node, &format!("declaration of {name}"), || {
+                client.declare_table(wanted.clone())
+            });
         }
     }
 }

@@ -71,8 +71,7 @@ fn blind_put(cluster: &Cluster, node: usize, key: &str, value: &str) {
 }
 
 fn delete(cluster: &Cluster, node: usize, key: &str) {
-    let delete = cluster.client(node).delete(SHARED, key);
-    cluster.block(async { delete.await }).unwrap_or_else(|e| panic!("delete {key}: {e}"));
+    cluster.delete(node, SHARED, key);
 }
 
 /// One way to lose a directory.

@@ -1,20 +1,17 @@
 //! Operations on the cluster and its anti-entropy.
 //!
-//! What it is: the seam [`ClusterOps`] behind which membership and exchange answer, and [`Alone`], the answers of a node
-//! without them.
+//! What it is: the seam [`ClusterOps`] behind which membership and exchange answer.
 //!
 //! # Shape
 //! Replies are the JSON of [`weald_proto::cluster`].
 
 use super::{Deps, invalid};
 use crate::service::BoxFuture;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use weald_proto::cluster::{AaeStatus, ClusterStatus, Member, Members};
+use weald_proto::Reply;
 use weald_proto::limits::{EXCHANGE_MS_MAX, JOIN_ADDRESSES_MAX, WAIT_MS_MAX};
 use weald_proto::request::{self, ClusterChanges};
-use weald_proto::{ErrorCode, Reply, WireError};
 
 /// A reply that takes its time.
 pub type Answer<T> = BoxFuture<'static, Reply<T>>;
@@ -24,6 +21,8 @@ const EVENTS_MAX: usize = 1000;
 
 /// What the parts of a cluster do when an operator asks. JSON text in the replies.
 pub trait ClusterOps: Send + Sync {
+    /// Why this node takes no writes of clients at the moment, in words for them; none: it does. Asked for each write.
+    fn refusal(&self) -> Option<String>;
     /// The members: [`Members`].
     fn members(&self) -> Answer<String>;
     /// Joins the cluster of whoever answers at one of these addresses: [`Members`] after it.
@@ -110,125 +109,6 @@ pub fn is_host_port(text: &str) -> bool {
         && (is_bracketed || !bare.contains(':'))
         && !bare.contains(char::is_whitespace)
         && port.parse::<u16>().is_ok_and(|port| port != 0)
-}
-
-/// The answers of a node without cluster parts: it is the one member, and there is nobody to exchange with.
-#[derive(Debug, Clone)]
-pub struct Alone {
-    /// Name of its cluster.
-    pub cluster: String,
-    /// Its name.
-    pub name: String,
-    /// Its node id.
-    pub node: String,
-    /// Its incarnation.
-    pub incarnation: u32,
-    /// Where it listens.
-    pub addresses: Vec<String>,
-}
-
-impl Alone {
-    fn me(&self) -> Member {
-        Member {
-            name: self.name.clone(),
-            node: self.node.clone(),
-            incarnation: self.incarnation,
-            addresses: self.addresses.clone(),
-            status: "joined".to_owned(),
-            liveness: "up".to_owned(),
-            seen_ms: crate::node::wall_ms(),
-            ..Member::default()
-        }
-    }
-
-    fn no_cluster<T: Send + 'static>() -> Answer<T> {
-        let text = "this node runs without the parts of a cluster";
-        Box::pin(std::future::ready(Err(WireError::new(ErrorCode::Unsupported, text))))
-    }
-
-    fn no_peer<T: Send + 'static>(&self, peer: &str) -> Answer<T> {
-        let text = if peer == self.name || peer == self.node {
-            format!("{peer:?} is this node itself, the only member")
-        } else {
-            format!("there is no member {peer:?}; `weald cluster members` lists them")
-        };
-        Box::pin(std::future::ready(Err(WireError::new(ErrorCode::NotFound, text))))
-    }
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Answer<String> {
-    let text = serde_json::to_string(value);
-    let text = text.map_err(|e| WireError::new(ErrorCode::Internal, e.to_string()));
-    Box::pin(std::future::ready(text))
-}
-
-impl ClusterOps for Alone {
-    fn members(&self) -> Answer<String> {
-        let (cluster, own) = (self.cluster.clone(), self.node.clone());
-        json(&Members { cluster, own, members: vec![self.me()], ..Members::default() })
-    }
-
-    fn join(&self, _addresses: Vec<String>, _deadline: Instant) -> Answer<String> {
-        Self::no_cluster()
-    }
-
-    fn leave(&self, _deadline: Instant) -> Answer<String> {
-        Self::no_cluster()
-    }
-
-    fn forget(&self, member: String, _force: Force) -> Answer<String> {
-        self.no_peer(&member)
-    }
-
-    fn status(&self) -> Answer<String> {
-        json(&ClusterStatus {
-            cluster: self.cluster.clone(),
-            name: self.name.clone(),
-            node: self.node.clone(),
-            members: 1,
-            up: 1,
-            ..ClusterStatus::default()
-        })
-    }
-
-    fn events(
-        &self,
-        position: Option<Vec<u8>>,
-        limit: usize,
-        deadline: Instant,
-    ) -> Answer<ClusterChanges> {
-        // Nothing is ever noted in it: the wait is all there is.
-        super::events::Feed::new().follow(position, limit, deadline)
-    }
-
-    fn aae_status(&self) -> Answer<String> {
-        json(&AaeStatus::default())
-    }
-
-    fn aae_run(&self, peer: String, _deadline: Instant) -> Answer<String> {
-        self.no_peer(&peer)
-    }
-
-    fn aae_diff(&self, peer: String, _deadline: Instant) -> Answer<String> {
-        self.no_peer(&peer)
-    }
-}
-
-/// Both seams of a node without cluster parts.
-#[must_use]
-pub fn alone(
-    cluster: &str,
-    name: &str,
-    store: &crate::store::StoreHandle,
-) -> (Arc<dyn ClusterOps>, Arc<dyn super::consistency::Consistency>) {
-    let ops = Alone {
-        cluster: cluster.to_owned(),
-        name: name.to_owned(),
-        node: store.store().node_id().to_string(),
-        incarnation: store.store().incarnation(),
-        addresses: Vec::new(),
-    };
-    (Arc::new(ops), Arc::new(super::consistency::Alone::new(store)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! is handed back covers the token that came, what the request read and what it wrote. A write is reported as done once it
 //! is durable here, whether or not the members it should wait for had it in time.
 //!
-//! What it refuses: to undo a write that too few members have; to serve a stale read instead of [`ErrorCode::NotCaughtUp`].
+//! What it refuses: to undo a write that too few members have; to serve a stale read instead of [`weald_proto::ErrorCode::NotCaughtUp`].
 
 use super::data::{address, op, read_error, write_failure};
 use super::{Deps, REQUEST_TIME_MAX, invalid};
@@ -17,10 +17,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use weald_proto::Reply;
 use weald_proto::error::Current;
 use weald_proto::limits::{TOKEN_BYTES_MAX, WAIT_MS_MAX};
 use weald_proto::request::{CatchUp, GetWith, Seen, WriteWith, WrittenWith};
-use weald_proto::{ErrorCode, Reply, WireError};
 use weald_storage::{
     Dot, Key, Space, TableKind, TableName, VersionVector, WriteOp, Written, partition_of,
 };
@@ -39,19 +39,19 @@ pub trait Consistency: Send + Sync {
     /// Whether this replica has what the token names, at this moment and without waiting.
     ///
     /// # Errors
-    /// [`ErrorCode::Invalid`]: it is no token of this cluster.
+    /// [`weald_proto::ErrorCode::Invalid`]: it is no token of this cluster.
     fn is_caught_up(&self, token: &[u8]) -> Reply<bool>;
 
     /// Waits until it has, pulling from peers meanwhile.
     ///
     /// # Errors
-    /// [`ErrorCode::NotCaughtUp`] at the deadline, [`ErrorCode::Invalid`] as [`Self::is_caught_up`].
+    /// [`weald_proto::ErrorCode::NotCaughtUp`] at the deadline, [`weald_proto::ErrorCode::Invalid`] as [`Self::is_caught_up`].
     fn caught_up(&self, token: Vec<u8>, deadline: Instant) -> BoxFuture<'static, Reply<()>>;
 
     /// A token that covers `token` and these events of `place`: those that an object which was read or written reflects.
     ///
     /// # Errors
-    /// [`ErrorCode::Invalid`] as [`Self::is_caught_up`].
+    /// [`weald_proto::ErrorCode::Invalid`] as [`Self::is_caught_up`].
     fn observe(&self, token: Option<&[u8]>, place: Place, seen: &VersionVector) -> Reply<Vec<u8>>;
 
     /// Waits until `members` other members have acknowledged these events as durable, or for the deadline; how many have.
@@ -169,65 +169,4 @@ fn place_of(store: &StoreHandle, table: &TableName, key: &Key) -> Place {
 
 fn dots_of(vector: &VersionVector) -> Vec<Dot> {
     vector.iter().map(|(actor, counter)| Dot { actor, counter }).collect()
-}
-
-/// Sessions of a node that has no cluster parts: it is the only one that could serve them.
-///
-/// # Shape
-/// A token is a version byte and the node's id. What a session has seen here is here, so that is all there is to say.
-#[derive(Debug, Clone)]
-pub struct Alone {
-    token: Vec<u8>,
-}
-
-impl Alone {
-    /// Version byte of a token: none that a cluster uses.
-    const VERSION: u8 = 0;
-
-    /// For the node with this store.
-    #[must_use]
-    pub fn new(store: &StoreHandle) -> Self {
-        let mut token = vec![Self::VERSION];
-        token.extend_from_slice(&store.store().node_id().0);
-        Self { token }
-    }
-}
-
-impl Consistency for Alone {
-    fn is_caught_up(&self, token: &[u8]) -> Reply<bool> {
-        if token == self.token {
-            return Ok(true);
-        }
-        Err(WireError::new(
-            ErrorCode::Invalid,
-            "the session token is not of this node, which is in no cluster: begin a new session",
-        ))
-    }
-
-    fn caught_up(&self, token: Vec<u8>, _deadline: Instant) -> BoxFuture<'static, Reply<()>> {
-        Box::pin(std::future::ready(self.is_caught_up(&token).map(|_always| ())))
-    }
-
-    fn observe(
-        &self,
-        token: Option<&[u8]>,
-        _place: Place,
-        _seen: &VersionVector,
-    ) -> Reply<Vec<u8>> {
-        if let Some(token) = token {
-            self.is_caught_up(token)?;
-        }
-        Ok(self.token.clone())
-    }
-
-    fn acked(
-        &self,
-        _place: Place,
-        _dots: Vec<Dot>,
-        _members: u8,
-        _deadline: Instant,
-    ) -> BoxFuture<'static, u8> {
-        // Nobody will ever have it: there is nothing to wait for.
-        Box::pin(std::future::ready(0))
-    }
 }

@@ -4,7 +4,9 @@
 //! request, checks the caller's role, and turns it into reads of snapshots or messages to the actor concerned.
 //!
 //! What it guarantees: one answer per request; an error that names what was wrong and what was expected; no request does
-//! anything its caller's role does not allow ([`role_of`] is the whole table); writes are handed on in the order of calls.
+//! anything its caller's role does not allow ([`role_of`] is the whole table); writes are handed on in the order of calls;
+//! a node that its cluster does not count on (fenced, evicted, left, or under a name that is another's) takes no writes, and
+//! says why. Reads go on there, and what operators need to set it right: they show what this replica has, as any read does.
 //!
 //! What it refuses: state of its own. It is no actor: a crash of any actor behind it is an error or a retry, not its end.
 
@@ -54,9 +56,9 @@ pub struct Deps {
     pub status: Arc<StatusFn>,
     /// The log level.
     pub log_level: Arc<LogLevelFn>,
-    /// Operations on the cluster; [`cluster::alone`] for a node without its parts.
+    /// Operations on the cluster.
     pub cluster: Arc<dyn ClusterOps>,
-    /// Sessions and write concerns; [`cluster::alone`] likewise.
+    /// Sessions and write concerns.
     pub consistency: Arc<dyn Consistency>,
 }
 
@@ -102,6 +104,24 @@ pub fn role_of(request: &Request) -> ClientRole {
         | Request::SendTo(_) => ClientRole::Writer,
         // A request that this table does not name is for operators until it says otherwise.
         _ => ClientRole::Operator,
+    }
+}
+
+/// Whether a request changes what the cluster shares, or stands for this node before others.
+fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Put(_)
+        | Request::PutIf(_)
+        | Request::Delete(_)
+        | Request::WriteWith(_)
+        | Request::Batch(_)
+        | Request::DeclareTable(_)
+        | Request::Register(_)
+        | Request::SendTo(_)
+        | Request::AddClient(_)
+        | Request::RemoveClient(_) => true,
+        // Reads, what only this process has (names given back, actors killed, its log), and the way back into the cluster.
+        _ => false,
     }
 }
 
@@ -197,7 +217,11 @@ impl Service for Gate {
     fn call(&self, caller: Arc<Caller>, frame: Frame) -> BoxFuture<'static, Frame> {
         let refused = match Request::decode(frame.kind, &frame.body) {
             Ok(request) if caller.role >= role_of(&request) => {
-                return self.dispatch(&caller, frame.corr, request);
+                let refusal = is_write(&request).then(|| self.deps.cluster.refusal()).flatten();
+                match refusal {
+                    None => return self.dispatch(&caller, frame.corr, request),
+                    Some(why) => WireError::new(ErrorCode::NotServing, why),
+                }
             }
             Ok(request) => WireError::new(
                 ErrorCode::Forbidden,

@@ -36,6 +36,7 @@ impl Replication {
         let mut before: Arc<Cluster> = Arc::clone(&watch.borrow_and_update());
         while watch.changed().await.is_ok() {
             let after = Arc::clone(&watch.borrow_and_update());
+            self.standing.changed(&after);
             self.feed.note(&before, &after, self.store.wall_ms());
             before = after;
         }

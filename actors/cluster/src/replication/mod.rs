@@ -13,6 +13,7 @@ mod follow;
 mod ops;
 mod seams;
 pub mod sink;
+mod standing;
 
 pub use sink::StoreSink;
 
@@ -21,6 +22,7 @@ use crate::gate::events::Feed;
 use crate::store::StoreHandle;
 use crate::transport::Transport;
 use seams::{BroadcastSink, Door, Life, Links, Makeup, Renewal};
+use standing::Standing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ pub struct Replication {
     broadcast: BroadcastHandle,
     exchange: ExchangeHandle,
     feed: Feed,
+    standing: Arc<Standing>,
     setup: Arc<Setup>,
     discovery: weald_membership::discovery::Config,
 }
@@ -136,11 +139,16 @@ impl Replication {
             weald_membership::config::Strategy::FullMesh => "full-mesh",
             weald_membership::config::Strategy::P2p => "p2p",
         };
+        let standing = Arc::new(Standing::new(config.name));
         let setup = Setup {
             config: config.membership,
             file: Some(config.members_file),
             network,
-            connector: Arc::new(Links(transport.clone())),
+            connector: Arc::new(Links {
+                transport: transport.clone(),
+                membership: membership.clone(),
+                standing: Arc::clone(&standing),
+            }),
             renew: Arc::new(Renewal(life)),
         };
         let this = Self {
@@ -152,6 +160,7 @@ impl Replication {
             broadcast,
             exchange,
             feed: Feed::new(),
+            standing,
             setup: Arc::new(setup),
             discovery: config.discovery,
         };
@@ -169,7 +178,10 @@ impl Replication {
         self.transport.set_inbox(kind::MEMBERSHIP, Arc::new(self.membership.clone()));
         self.transport.set_inbox(kind::BROADCAST, Arc::new(self.broadcast.clone()));
         self.transport.set_inbox(kind::EXCHANGE, Arc::new(self.exchange.clone()));
-        self.transport.set_admission(Arc::new(Door(self.membership.clone())));
+        self.transport.set_admission(Arc::new(Door {
+            membership: self.membership.clone(),
+            standing: Arc::clone(&self.standing),
+        }));
     }
 
     /// The children of the `cluster` supervisor, in their order, after the transport.

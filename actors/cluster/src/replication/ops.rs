@@ -73,12 +73,7 @@ impl Replication {
         let members = 1 + cluster.peers().count() as u64;
         let up = 1 + cluster.peers_up().count() as u64;
         let mut problems = Vec::new();
-        if let Some(own) = own.filter(|own| !own.status.is_member()) {
-            problems.push(format!(
-                "this node is {} and takes no part: `weald cluster join ADDRESS` brings it back",
-                own.status
-            ));
-        }
+        problems.extend(self.standing.refusal(&cluster));
         for peer in cluster.peers().filter(|peer| peer.liveness != Liveness::Up) {
             problems.push(format!("{} is {}", peer.name, peer.liveness));
         }
@@ -158,6 +153,10 @@ fn peer_status(cluster: &Cluster, peer: &PeerStats) -> PeerStatus {
 }
 
 impl ClusterOps for Replication {
+    fn refusal(&self) -> Option<String> {
+        self.standing.refusal(&self.membership.cluster())
+    }
+
     fn members(&self) -> Answer<String> {
         let members = text(&self.members_now());
         Box::pin(std::future::ready(members))

@@ -1,8 +1,9 @@
 //! What membership, broadcast and exchange are given by the store and the transport.
 
 use super::StoreSink;
+use super::standing::Standing;
 use crate::store::StoreHandle;
-use crate::transport::{Admission, DialFailure, Transport};
+use crate::transport::{Admission, DialFailure, RefusedBy, Transport};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -134,16 +135,30 @@ impl Renew for Renewal {
 
 /// The transport, as the membership directs it.
 #[derive(Debug, Clone)]
-pub(super) struct Links(pub(super) Transport);
+pub(super) struct Links {
+    pub(super) transport: Transport,
+    pub(super) membership: MembershipHandle,
+    pub(super) standing: Arc<Standing>,
+}
 
 impl Connector for Links {
     fn want(&self, peers: BTreeMap<NodeId, Vec<String>>) {
-        self.0.want(peers);
+        self.transport.want(peers);
     }
 
     fn dial_seed(&self, addresses: Vec<String>) -> BoxFuture<'static, Result<PeerInfo, DialError>> {
-        let transport = self.0.clone();
-        async move { transport.dial_seed(addresses).await.map_err(|e| dial_error(&e)) }.boxed()
+        let this = self.clone();
+        async move {
+            this.transport.dial_seed(addresses).await.map_err(|failure| {
+                if let DialFailure::Refused { refused, name, by: RefusedBy::Peer, .. } = &failure {
+                    let (peer, cluster) =
+                        (name.as_deref().unwrap_or_default(), this.membership.cluster());
+                    this.standing.refused_by(peer, refused, &cluster);
+                }
+                dial_error(&failure)
+            })
+        }
+        .boxed()
     }
 }
 
@@ -157,12 +172,15 @@ fn dial_error(failure: &DialFailure) -> DialError {
 
 /// The membership says who may connect.
 #[derive(Debug, Clone)]
-pub(super) struct Door(pub(super) MembershipHandle);
+pub(super) struct Door {
+    pub(super) membership: MembershipHandle,
+    pub(super) standing: Arc<Standing>,
+}
 
 impl Admission for Door {
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refused> {
-        let own = self.0.cluster().own;
-        self.0.admit(peer).map_err(|refusal| match refusal {
+        let own = self.membership.cluster().own;
+        self.membership.admit(peer).map_err(|refusal| match refusal {
             // Who refuses is told, so that the evicted node can note by whom.
             Refusal::Evicted => Refused::Evicted(own.to_string()),
             Refusal::NameTaken { name, .. } => Refused::NameTaken(name),
@@ -173,7 +191,11 @@ impl Admission for Door {
 
     fn refused_by(&self, peer: NodeId, why: &Refused) {
         if matches!(why, Refused::Evicted(_)) {
-            self.0.evicted_by(peer);
+            self.membership.evicted_by(peer);
+        }
+        let cluster = self.membership.cluster();
+        if let Some(member) = cluster.members.get(&peer) {
+            self.standing.refused_by(&member.name, why, &cluster);
         }
     }
 }

@@ -21,7 +21,7 @@ mod listener;
 mod peers;
 mod tls;
 
-pub use peers::{Admission, AdmitAll, ChannelStats, DialFailure, PeerStats, Transport};
+pub use peers::{Admission, AdmitAll, ChannelStats, DialFailure, PeerStats, RefusedBy, Transport};
 pub use tls::TlsFiles;
 
 use crate::service::{Credentials, Service};

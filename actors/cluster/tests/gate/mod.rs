@@ -7,7 +7,7 @@ use weald_cluster::service::{BoxFuture, Push, PushError};
 use weald_proto::request::{
     AddClient, Batch, ClientRole, Clients, DeclareTable, Delete, Deliver, Get, Kill, Log, Names,
     Op, Put, PutIf, Register, RemoveClient, Scan, SendTo, Table, TableKind, Tables, Tree,
-    Unregister, Watch, Whereis, reply_frame,
+    Unregister, Watch, Whereis, WriteWith, reply_frame,
 };
 use weald_proto::{ErrorCode, Frame, Request};
 use weald_supervision::Status;
@@ -335,5 +335,39 @@ async fn the_tree_and_the_log_are_read_and_followed() {
     assert!(seqs.len() > 20 && seqs == expected, "{seqs:?}");
     ask.events = vec!["no_such_event".into()];
     assert_eq!(client.call(&ask).await.unwrap_err().code, ErrorCode::Invalid);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_may_not_serve_refuses_writes_says_why_and_reads_on() {
+    let node = Node::start(QUIET).await;
+    let client = node.client(1, ClientRole::Operator);
+    client.call(&put(b"k", b"1")).await.unwrap();
+    let why = "the cluster refuses this node: because";
+    *node.refusal.lock().unwrap() = Some(why.to_owned());
+    let delete = Delete { table: "t".into(), key: b"k".to_vec(), context: None };
+    let put_if = PutIf {
+        table: "t".into(),
+        key: b"k".to_vec(),
+        value: b"2".to_vec(),
+        expected: None,
+        ttl_ms: None,
+    };
+    let with = WriteWith { op: Op::Put(put(b"k", b"2")), token: None, wait_ms: 0, concern: 0 };
+    let errors = [
+        client.call(&put(b"k", b"2")).await.unwrap_err(),
+        client.call(&put_if).await.unwrap_err(),
+        client.call(&delete).await.unwrap_err(),
+        client.call(&with).await.unwrap_err(),
+        client.call(&Batch { ops: vec![Op::Put(put(b"k", b"2"))] }).await.unwrap_err(),
+        client.call(&Register { name: "n".into() }).await.unwrap_err(),
+        client.call(&RemoveClient { name: "n".into() }).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotServing, why));
+    }
+    assert_eq!(client.call(&get(b"k")).await.unwrap().values, vec![b"1".to_vec()]);
+    *node.refusal.lock().unwrap() = None;
+    client.call(&put(b"k", b"2")).await.unwrap();
     node.stop().await;
 }

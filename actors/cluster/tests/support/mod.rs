@@ -1,11 +1,13 @@
 //! A node without its ways in: storage, registry and gate under a root supervisor, in a temporary directory.
 
+mod alone;
+
+use alone::alone;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weald_cluster::gate::clients::Clients;
-use weald_cluster::gate::cluster::alone;
 use weald_cluster::gate::consistency::Consistency;
 use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
@@ -25,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) storage: Storage,
     pub(crate) registry: RegistryHandle,
     pub(crate) scope: Scope,
+    /// Why it takes no writes, if it takes none.
+    pub(crate) refusal: Arc<Mutex<Option<String>>>,
     sessions: Arc<OpenSet>,
     root: Root,
     pub(crate) dir: tempfile::TempDir,
@@ -49,7 +53,8 @@ impl Node {
         let storage = Storage::new(store.clone(), config, scope.clone());
         let sessions = Arc::new(OpenSet::default());
         let registry = RegistryHandle::new(sessions.clone());
-        let (cluster, consistency) = alone("test", "test", &store);
+        let refusal = Arc::default();
+        let (cluster, consistency) = alone(&store, Arc::clone(&refusal));
         let consistency = sessions_of.unwrap_or(consistency);
         let gate = Gate::new(Deps {
             node: "test".into(),
@@ -68,7 +73,7 @@ impl Node {
             .child(storage.child_spec())
             .child(node::registry(&registry));
         let root = Root::start(&scope, "node", spec).await.unwrap();
-        Self { gate, storage, registry, scope, sessions, root, dir }
+        Self { gate, storage, registry, scope, refusal, sessions, root, dir }
     }
 
     pub(crate) async fn stop(self) -> tempfile::TempDir {

@@ -83,6 +83,8 @@ pub enum DialFailure {
         refused: Refused,
         /// Name of the node there, by its certificate.
         name: Option<String>,
+        /// Which of the two.
+        by: RefusedBy,
     },
     /// Another node than expected answers there.
     #[error("{address}: expected node {expected}, found {name:?} with id {found}")]
@@ -104,6 +106,15 @@ pub enum DialFailure {
         /// Why not.
         error: String,
     },
+}
+
+/// Who refuses a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// This node refuses the one that it has dialled.
+    Us,
+    /// The other node has said so.
+    Peer,
 }
 
 /// A dialer's handshake, noted in the table while it lasts.
@@ -188,7 +199,14 @@ impl Attempt<'_> {
         let refused = |refused| self.refused(refused, Some(proved.node.clone()));
         let (hello, cookie) = match exchange.await.map_err(protocol)? {
             NodeAnswer::Welcome { hello, cookie } => (hello, cookie),
-            NodeAnswer::Refused(why) => return Err(refused(why)),
+            NodeAnswer::Refused(why) => {
+                return Err(DialFailure::Refused {
+                    address: self.address.to_owned(),
+                    refused: why,
+                    name: Some(proved.node.clone()),
+                    by: RefusedBy::Peer,
+                });
+            }
         };
         agree(hello.versions, ours.versions).map_err(refused)?;
         self.shared.judge(&hello, proved, true).map_err(refused)?;
@@ -208,7 +226,8 @@ impl Attempt<'_> {
     }
 
     fn refused(&self, refused: Refused, name: Option<String>) -> DialFailure {
-        DialFailure::Refused { address: self.address.to_owned(), refused, name }
+        let address = self.address.to_owned();
+        DialFailure::Refused { address, refused, name, by: RefusedBy::Us }
     }
 }
 
@@ -383,7 +402,7 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
             Ok(_) => {}
             Err(e) if is_crossing(&e) => tokio::time::sleep(CROSSING_PAUSE).await,
             Err(e) => {
-                if let DialFailure::Refused { refused, .. } = &e
+                if let DialFailure::Refused { refused, by: RefusedBy::Peer, .. } = &e
                     && let Some(admission) = &*shared.admission.load()
                 {
                     admission.refused_by(node, refused);

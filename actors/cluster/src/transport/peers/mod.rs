@@ -26,7 +26,7 @@ mod link;
 mod stats;
 mod table;
 
-pub use dial::DialFailure;
+pub use dial::{DialFailure, RefusedBy};
 pub use stats::{ChannelStats, PeerStats};
 
 pub(super) use accept::{Accepted, greet};
