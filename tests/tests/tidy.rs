@@ -30,7 +30,7 @@ const TOP_LEVEL: [&str; 9] = [
 const CODE_LINES_MAX: usize = 600;
 
 /// Which crates of ours a crate may use, and which others it must not. Dependencies point down.
-const ARROWS: [(&str, &[&str], &[&str]); 12] = [
+const ARROWS: [(&str, &[&str], &[&str]); 13] = [
     ("weald-supervision", &[], &["heed"]),
     ("weald-storage", &[], &["tokio", "ractor", "ractor_cluster", "async-trait", "futures"]),
     ("weald-proto", &[], &["tokio", "ractor", "ractor_cluster", "heed", "async-trait", "futures"]),
@@ -65,6 +65,7 @@ const ARROWS: [(&str, &[&str], &[&str]); 12] = [
         ],
         &["heed"],
     ),
+    ("weald-transports", &["weald-wamp"], &["heed", "ractor", "ractor_cluster"]),
     (
         "weald-router",
         &[
