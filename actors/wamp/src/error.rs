@@ -118,6 +118,9 @@ pub enum EncodeError {
     /// An integer is below -2^63 or above 2^64-1.
     #[error("integer is beyond 64 bits")]
     IntegerRange,
+    /// JSON takes a text that starts with U+0000 for octets.
+    #[error("text starts with U+0000, which JSON keeps for octets")]
+    LeadingNul,
     /// More octets in one string, or values in one container, than the encoding can count.
     #[error("value is too long for its encoding")]
     TooLong,

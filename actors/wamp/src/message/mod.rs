@@ -2,7 +2,7 @@
 //!
 //! What it is: plain data with public fields. Options and details are typed structs whose `Default` is "all absent".
 //!
-//! What it guarantees: what was encoded decodes to the same, and decoding takes every message either side may send.
+//! What it guarantees: what was encoded decodes to the same, and [`decode`](crate::decode) takes every message either side may send.
 //!
 //! What it refuses: to know who may send what, and when; that is the session's business.
 
