@@ -95,7 +95,8 @@ fn separated(batch: &[u8], at: usize) -> Result<(usize, usize, usize), BatchErro
 
 /// Writes one message of a batch at the end of `out`: `write` writes the message itself.
 ///
-/// A message that does not fit the length (4 GiB) is cut; messages have lower limits everywhere.
+/// # Limits
+/// The message has to be shorter than 4 GiB, or no peer can read the batch; messages have far lower limits everywhere.
 pub fn frame<T>(
     serializer: Serializer,
     out: &mut Vec<u8>,

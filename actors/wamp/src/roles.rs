@@ -133,10 +133,10 @@ impl Roles {
     /// The roles that are there, with their names.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Features)> {
         let all = [
-            ("caller", self.caller),
-            ("callee", self.callee),
-            ("publisher", self.publisher),
             ("subscriber", self.subscriber),
+            ("publisher", self.publisher),
+            ("callee", self.callee),
+            ("caller", self.caller),
             ("broker", self.broker),
             ("dealer", self.dealer),
         ];
