@@ -24,7 +24,7 @@ use crate::partition::batch::{Gathered, Loaded, Outcomes, Rows, apply};
 use crate::partition::changes::{Change, Changes};
 use crate::partition::events::{Event, Events, Found};
 use crate::partition::ops::{Counters, Processed, Rules, Target, WriteOp, is_due};
-use crate::partition::sweep::{self, SweepPlan, SweepReport};
+use crate::partition::sweep::{self, SweepPlan, SweepReport, Sweeping};
 use crate::partition::tree::{BucketEntry, BucketPage, Leaves, bucket_bounds, children_of, sum_of};
 use crate::replica::BucketContent;
 use crate::vector::VersionVector;
@@ -279,11 +279,16 @@ impl MemoryState {
     /// The state after a sweep.
     pub(crate) fn sweep(&self, own: Actor, plan: &SweepPlan) -> (Self, SweepReport) {
         let mut rows = MemoryRows { state: self.clone() };
-        let mut swept = self.swept.clone();
-        match sweep::sweep(&mut rows, plan, &self.clock(own), &mut swept) {
-            Ok(report) => (Self { swept, ..rows.state }, report),
+        let mut sweeping = Sweeping::new(self.clock(own), self.swept.clone());
+        match sweep::sweep(&mut rows, plan, &mut sweeping) {
+            Ok(()) => {}
             Err(never) => match never {},
         }
+        let mut state = Self { swept: sweeping.swept, ..rows.state };
+        for dot in sweeping.lost {
+            state.clock.insert(dot);
+        }
+        (state, sweeping.report)
     }
 
     /// The state after a peer's clock was adopted.

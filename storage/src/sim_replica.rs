@@ -13,9 +13,9 @@ use crate::ids::{Actor, Dot};
 use crate::key::{Key, TableName};
 use crate::memory::MemoryState;
 use crate::object::Object;
-use crate::partition::events;
+use crate::partition::events::{self, Known};
 use crate::partition::ops::{Rules, WriteOp, Written};
-use crate::partition::sweep::{SweepPlan, SweepReport};
+use crate::partition::sweep::{Stable, SweepPlan, SweepReport};
 use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::resolve::Resolvers;
 use crate::table::Tables;
@@ -53,7 +53,7 @@ impl Replica {
     /// As [`crate::Partition::sweep`].
     pub fn sweep(
         &mut self,
-        stable: &VersionVector,
+        stable: &Stable,
         now_ms: u64,
         min_age_ms: u64,
         events_max: usize,
@@ -89,6 +89,10 @@ impl Replica {
         self.state.repair_tree(bucket);
     }
 
+    fn known<'k>(&'k self, clock: &'k Clock) -> Known<'k> {
+        Known { clock, swept: self.state.swept() }
+    }
+
     /// Number of events whose keys are known.
     pub fn events_len(&self) -> usize {
         self.state.events_len()
@@ -119,11 +123,13 @@ impl Replicated for Replica {
         after: u64,
         bytes_max: usize,
     ) -> Result<Deltas, ReadError> {
-        events::deltas_after(&self.state, *actor, after, bytes_max)
+        let clock = self.state.clock(self.actor);
+        events::deltas_after(&self.state, self.known(&clock), *actor, after, bytes_max)
     }
 
     fn deltas_of(&self, dots: &[Dot]) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
-        events::deltas_of(&self.state, dots)
+        let clock = self.state.clock(self.actor);
+        events::deltas_of(&self.state, self.known(&clock), dots)
     }
 
     fn missing(
@@ -132,8 +138,8 @@ impl Replicated for Replica {
         after: Option<Dot>,
         bytes_max: usize,
     ) -> Result<Missing, ReadError> {
-        let ours = self.state.clock(self.actor);
-        events::missing(&self.state, (&ours, self.state.swept()), theirs, after, bytes_max)
+        let clock = self.state.clock(self.actor);
+        events::missing(&self.state, self.known(&clock), theirs, after, bytes_max)
     }
 
     fn tree_root(&self) -> Result<TreeNode, ReadError> {
@@ -164,7 +170,7 @@ mod tests {
         let (table, key) = (TableName::parse("t").unwrap(), Key::new(b"k").unwrap());
         let delete = WriteOp::Delete { table, key, context: None };
         assert!(replica.apply(&[delete], 10_000_000)[0].is_ok());
-        let stable = replica.clock().unwrap().bases();
+        let stable = replica.clock().unwrap().bases().into();
         // Neither young events by either clock, nor old ones by the new clock.
         assert_eq!(replica.sweep(&stable, 10_000_500, 1_000, 9).swept, 0);
         assert_eq!(replica.sweep(&stable, 9_999_500, 1_000, 9).swept, 0);
@@ -201,7 +207,7 @@ mod tests {
         let mut restored = c.clone();
         b.apply(&[put(b"new", None)], 1);
         send(&b, 0, &mut c);
-        let stable = c.clock().unwrap().bases();
+        let stable = c.clock().unwrap().bases().into();
         assert_eq!(b.sweep(&stable, 2, 0, 9).stripped, 1);
         let sibling = crate::Context::new(&table, &key, VersionVector::new());
         b.apply(&[put(b"newer", Some(sibling))], 1);

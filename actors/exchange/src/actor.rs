@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use weald_peers::{Channel, Cluster, ClusterWatch, PeerEvent, Permit};
 use weald_proto::Frame;
-use weald_storage::{Actor as DotActor, Clock, Dot, NodeId, VersionVector};
+use weald_storage::{Actor as DotActor, Clock, Dot, NodeId, Stable, VersionVector};
 use weald_supervision::ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
 
 use crate::config::ms;
@@ -443,7 +443,7 @@ impl State {
     }
 
     fn publish_stable(&self) {
-        let stable: BTreeMap<Shard, VersionVector> = self
+        let stable: BTreeMap<Shard, Stable> = self
             .clocks
             .iter()
             .filter_map(|(shard, (actor, clock))| {

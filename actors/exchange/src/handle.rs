@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use weald_peers::{Channel, Inbox, Meter, PeerEvent, PeerInfo};
 use weald_proto::Frame;
-use weald_storage::{Dot, NodeId, Space, VersionVector};
+use weald_storage::{Dot, NodeId, Space, Stable};
 use weald_supervision::{Address, ChildSpec, DynamicHandle, DynamicSpec, Strategy, SupervisorSpec};
 
 use crate::actor::{ExchangeActor, Msg};
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     /// Who is connected. Written by connection actors, read by an actor that starts.
     connected: Mutex<BTreeMap<NodeId, Arc<PeerInfo>>>,
     /// What is stable, for the sweeper.
-    pub(crate) stable: watch::Sender<Arc<BTreeMap<Shard, VersionVector>>>,
+    pub(crate) stable: watch::Sender<Arc<BTreeMap<Shard, Stable>>>,
     pub(crate) totals: SweepTotals,
     /// Number of the next session.
     pub(crate) sessions: AtomicU64,

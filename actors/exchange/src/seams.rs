@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use weald_peers::{ClusterWatch, Network};
 use weald_storage::{
-    Clock, Delta, Evidence, NodeId, Partition, PartitionSpace, Replicated, Space, SweepReport,
-    VersionVector, WriteError,
+    Clock, Delta, Evidence, NodeId, Partition, PartitionSpace, Replicated, Space, Stable,
+    SweepReport, VersionVector, WriteError,
 };
 
 use crate::core::{MergeFailure, Shard, Stores};
@@ -44,7 +44,7 @@ pub trait Upkeep: Send + Sync + 'static {
     fn sweep(
         &self,
         shard: Shard,
-        stable: &VersionVector,
+        stable: &Stable,
         now_ms: u64,
         min_age_ms: u64,
         events_max: usize,
@@ -89,7 +89,7 @@ impl Upkeep for Partitions {
     fn sweep(
         &self,
         shard: Shard,
-        stable: &VersionVector,
+        stable: &Stable,
         now_ms: u64,
         min_age_ms: u64,
         events_max: usize,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weald_storage::VersionVector;
+use weald_storage::Stable;
 use weald_supervision::{BoxError, ChildSpec, TaskContext};
 
 use crate::config::ms;
@@ -39,11 +39,7 @@ async fn run(shared: Arc<Shared>, context: TaskContext) -> Result<(), BoxError> 
 }
 
 /// One piece; true when there is more.
-async fn sweep(
-    shared: &Arc<Shared>,
-    shard: Shard,
-    stable: VersionVector,
-) -> Result<bool, BoxError> {
+async fn sweep(shared: &Arc<Shared>, shard: Shard, stable: Stable) -> Result<bool, BoxError> {
     let (upkeep, wall_ms) = (Arc::clone(&shared.deps.upkeep), (shared.deps.wall_ms)());
     let min_age_ms = ms(shared.config.min_age);
     let piece = move || upkeep.sweep(shard, &stable, wall_ms, min_age_ms, EVENTS_MAX);

@@ -18,7 +18,7 @@ use crate::partition::events::{self, Event};
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
 use crate::partition::ops::{Counters, Processed, Rules, Target, WriteOp};
-use crate::partition::sweep::{self, SweepPlan, SweepReport};
+use crate::partition::sweep::{self, SweepPlan, SweepReport, Sweeping};
 use crate::partition::tree;
 use crate::vector::VersionVector;
 
@@ -306,15 +306,23 @@ pub(crate) fn sweep(
 ) -> Result<(Committed, SweepReport, u64), TxnError> {
     let mut after = before.clone();
     let mut rows = DurableRows { lmdb, txn: lmdb.write()?, record: Vec::new() };
-    let mut report = sweep::sweep(&mut rows, plan, &before.whole_clock(own), &mut after.swept)?;
-    let mut txn = rows.txn;
+    let mut sweeping = Sweeping::new(before.whole_clock(own), before.swept.clone());
+    sweep::sweep(&mut rows, plan, &mut sweeping)?;
+    let (mut txn, mut report) = (rows.txn, sweeping.report);
+    after.swept = sweeping.swept;
     let limits = Limits { changes_retained, shrink_log: false };
     trim_log(lmdb, &mut txn, &mut after.head, TRIM_MAX / 2, limits)?;
     report.more |= after.head.last_seq.saturating_sub(changes_retained) >= after.head.first_seq;
-    if report.swept == 0 && after.head.first_seq == before.head.first_seq {
+    let idle = report.swept == 0 && report.lost == 0;
+    if idle && after.head.first_seq == before.head.first_seq {
         let used_bytes = lmdb.used_bytes(&txn)?;
         txn.abort();
         return Ok((after, report, used_bytes));
+    }
+    for dot in &sweeping.lost {
+        after.clock.insert(*dot);
+        let seen = after.clock.get(&dot.actor).cloned().unwrap_or_default();
+        lmdb.dbs.clock.put(&mut txn, &dot.actor.to_bytes(), &seen.encode())?;
     }
     put_swept(lmdb, &mut txn, before, &after.swept)?;
     seal(lmdb, &mut txn, &mut after.head)?;

@@ -2,8 +2,10 @@
 //!
 //! Guarantees: every event in the clock is in the index, or it is swept (see
 //! [`crate::partition::sweep`]); a delta claims an event only if the object in it, read on the same
-//! snapshot, reflects it. A key whose record is damaged or lost is skipped: its events are not
-//! claimed, so a peer takes them from somebody else.
+//! snapshot, reflects it and still tells all that it replaced: it is in the clock and above what was
+//! swept of its actor. A key whose record is damaged or lost is skipped: its events are not claimed,
+//! so a peer takes them from somebody else. There may be rows of events that are not in the clock: an
+//! object names them, and is to be looked at again once they have been processed.
 //!
 //! # Shape
 //! Database `dots`: actor 20 ‖ counter u64 → ms u64 (when it was processed here) ‖ row of the object
@@ -73,23 +75,43 @@ pub(crate) fn past(actor: Actor) -> Dot {
     Dot { actor, counter: u64::MAX }
 }
 
+/// What a replica can tell, on the snapshot of its events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'k> {
+    /// What was processed.
+    pub(crate) clock: &'k Clock,
+    /// Up to where keys and contexts may be forgotten.
+    pub(crate) swept: &'k VersionVector,
+}
+
+impl Known<'_> {
+    /// Whether the object of this event's key still tells all that it replaced.
+    fn can_tell(&self, dot: &Dot) -> bool {
+        !self.swept.covers(dot) && self.clock.contains(dot)
+    }
+}
+
 /// Deltas on their way, one for each key.
-struct Gather<'e, E> {
-    events: &'e E,
+struct Gather<'e> {
+    events: &'e dyn Events,
+    known: Known<'e>,
     /// Place of the delta of a key; `None` when it cannot be read.
     places: BTreeMap<(TableName, Key), Option<usize>>,
     out: Deltas,
     bytes: usize,
 }
 
-impl<'e, E: Events> Gather<'e, E> {
-    fn new(events: &'e E) -> Self {
-        Self { events, places: BTreeMap::new(), out: Deltas::default(), bytes: 0 }
+impl<'e> Gather<'e> {
+    fn new(events: &'e dyn Events, known: Known<'e>) -> Self {
+        Self { events, known, places: BTreeMap::new(), out: Deltas::default(), bytes: 0 }
     }
 
-    /// Adds an event; whether its object could be read.
+    /// Adds an event; whether it can be told and its object could be read.
     fn add(&mut self, dot: Dot, event: Option<Event>) -> Result<bool, ReadError> {
         self.out.last = Some(dot);
+        if !self.known.can_tell(&dot) {
+            return Ok(false);
+        }
         let Some(Event { table, key, .. }) = event else { return Ok(false) };
         let at = (table, key);
         let place = match self.places.get(&at) {
@@ -126,12 +148,13 @@ fn bytes_of(object: &Object) -> usize {
 
 /// See [`crate::Replicated::deltas_after`].
 pub(crate) fn deltas_after(
-    events: &impl Events,
+    events: &dyn Events,
+    known: Known<'_>,
     actor: Actor,
     counter: u64,
     bytes_max: usize,
 ) -> Result<Deltas, ReadError> {
-    let mut gather = Gather::new(events);
+    let mut gather = Gather::new(events, known);
     let mut at = after(Dot { actor, counter });
     while let Some((dot, event)) = events.next_event(at)? {
         if dot.actor != actor {
@@ -149,10 +172,11 @@ pub(crate) fn deltas_after(
 
 /// See [`crate::Replicated::deltas_of`].
 pub(crate) fn deltas_of(
-    events: &impl Events,
+    events: &dyn Events,
+    known: Known<'_>,
     dots: &[Dot],
 ) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
-    let mut gather = Gather::new(events);
+    let mut gather = Gather::new(events, known);
     let mut unknown = Vec::new();
     let mut sorted = dots.to_vec();
     sorted.sort_unstable();
@@ -169,14 +193,15 @@ pub(crate) fn deltas_of(
 
 /// See [`crate::Replicated::missing`].
 pub(crate) fn missing(
-    events: &impl Events,
-    (ours, swept): (&Clock, &VersionVector),
+    events: &dyn Events,
+    known: Known<'_>,
     theirs: &Clock,
     start: Option<Dot>,
     bytes_max: usize,
 ) -> Result<Missing, ReadError> {
-    let needs_walk = swept.iter().any(|(actor, swept)| lacks(ours, theirs, &actor, swept));
-    let mut gather = Gather::new(events);
+    let mut swept = known.swept.iter();
+    let needs_walk = swept.any(|(actor, swept)| lacks(known.clock, theirs, &actor, swept));
+    let mut gather = Gather::new(events, known);
     let mut at = start.map_or(FIRST, after);
     while let Some((dot, event)) = events.next_event(at)? {
         let seen = theirs.get(&dot.actor).and_then(|seen| seen.run_end(dot.counter));

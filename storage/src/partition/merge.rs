@@ -8,6 +8,9 @@
 //! processed is in its clock, which says more: an object is read as *filled* with it. So contexts
 //! may be stripped, and objects removed, once every member has processed them, and late duplicates
 //! still do not bring anything back.
+//!
+//! Refuses: to take an event for processed because an object names it. What it replaced may be gone
+//! from that object; whoever still holds it would hold it with a clock that says it is dead.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +22,7 @@ use crate::replica::Evidence;
 /// What a peer sent.
 pub(crate) struct Theirs<'t> {
     pub(crate) object: &'t Object,
-    /// Events of the key that the object reflects, besides those it names itself.
+    /// Events of the key that the object reflects, with all that they replaced.
     pub(crate) dots: &'t [Dot],
     pub(crate) evidence: &'t Evidence,
 }
@@ -47,44 +50,17 @@ impl Theirs<'_> {
         known
     }
 
-    /// All events that have been processed once the object is merged: those it is told with, and those whose values are
-    /// gone. Of a value that it was not told with, the contexts may be stripped: who lacks it learns of what it replaced
-    /// from a delta of its own, or in a walk, and must not take it for processed before.
+    /// The events that have been processed once the object is merged: those it is told with. Of others that it names the
+    /// contexts may be stripped: who lacks them learns what they replaced from a delta of their own, or in a walk, and must
+    /// not take them for processed before.
     pub(crate) fn events(&self) -> impl Iterator<Item = Dot> + '_ {
-        let whole = self.is_whole();
-        let gone = self.object.entries().filter(move |(_, entry)| {
-            whole || entry.values().first().is_none_or(|(newest, _)| *newest < entry.n())
-        });
-        let gone = gone.map(|(actor, entry)| Dot { actor: *actor, counter: entry.n() });
-        let live = self.object.live_dots().filter(move |_| whole);
-        let all = gone.chain(live).chain(self.dots.iter().copied());
         // No event has these numbers; a peer may say anything.
-        all.filter(|dot| (1..u64::MAX).contains(&dot.counter))
-    }
-
-    /// Whether the object stands for all that it names: in a walk, and when it is told without events.
-    fn is_whole(&self) -> bool {
-        self.dots.is_empty() || !matches!(self.evidence, Evidence::Own)
-    }
-
-    fn is_told(&self, dot: &Dot) -> bool {
-        self.dots.contains(dot)
-    }
-
-    /// Of the values of `actor` that are new here, the lowest that is left out: it was not told, and no newer one of the
-    /// actor is taken.
-    fn left_out(&self, actor: Actor, new: &[u64]) -> Option<u64> {
-        if self.is_whole() {
-            return None;
-        }
-        let told = |counter: &&u64| self.is_told(&Dot { actor, counter: **counter });
-        let newest_told = new.iter().filter(told).max().copied().unwrap_or(0);
-        new.iter().filter(|counter| **counter > newest_told).min().copied()
+        self.dots.iter().copied().filter(|dot| (1..u64::MAX).contains(&dot.counter))
     }
 
     fn is_dead(&self, dot: Dot, known: u64) -> bool {
         let by_clock = matches!(self.evidence, Evidence::Both(clock) if clock.contains(&dot));
-        dot.counter <= known || by_clock || self.is_told(&dot)
+        dot.counter <= known || by_clock
     }
 }
 
@@ -106,18 +82,6 @@ pub(crate) fn merge(
         let their_n = known.get(&actor).copied().unwrap_or(0);
         let our_values = our_entry.map_or(&[][..], Entry::values);
         let their_values = their_entry.map_or(&[][..], Entry::values);
-        let is_new = |counter: u64| {
-            let processed_here = || processed(&Dot { actor, counter });
-            let live_here = our_values.iter().any(|(ours, _)| *ours == counter);
-            let dead = counter <= our_n
-                || (!matches!(theirs.evidence, Evidence::Neither) && processed_here());
-            !live_here && !dead
-        };
-        let new: Vec<u64> =
-            their_values.iter().map(|(counter, _)| *counter).filter(|c| is_new(*c)).collect();
-        let left_out = theirs.left_out(actor, &new);
-        // A value that is left out must not count as known: it comes with an event of its own.
-        let their_n = left_out.map_or(their_n, |lowest| their_n.min(lowest - 1));
         let mut values: Vec<(u64, Value)> = Vec::new();
         for (counter, value) in our_values {
             let dot = Dot { actor, counter: *counter };
@@ -128,9 +92,13 @@ pub(crate) fn merge(
                 values.push((*counter, value.clone()));
             }
         }
-        for (counter, value) in their_values.iter().filter(|(counter, _)| new.contains(counter)) {
-            if left_out.is_none_or(|lowest| *counter < lowest) {
-                taken.push(Dot { actor, counter: *counter });
+        for (counter, value) in their_values {
+            let dot = Dot { actor, counter: *counter };
+            let live_here = our_values.iter().any(|(ours, _)| ours == counter);
+            let dead = *counter <= our_n
+                || (!matches!(theirs.evidence, Evidence::Neither) && processed(&dot));
+            if !live_here && !dead {
+                taken.push(dot);
                 values.push((*counter, value.clone()));
             }
         }

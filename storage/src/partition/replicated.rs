@@ -8,8 +8,8 @@ use crate::error::{ReadError, WriteError};
 use crate::ids::{Actor, Dot};
 use crate::key::{Key, TableName};
 use crate::object::Object;
-use crate::partition::events::{self, DurableEvents};
-use crate::partition::sweep::{SweepPlan, SweepReport};
+use crate::partition::events::{self, DurableEvents, Events, Known};
+use crate::partition::sweep::{Stable, SweepPlan, SweepReport};
 use crate::partition::tree::bucket_content;
 use crate::partition::writer::{Adopted, Command};
 use crate::partition::{Partition, Space, read_committed};
@@ -38,6 +38,25 @@ impl PartitionSpace {
     pub fn space(&self) -> Space {
         self.space
     }
+
+    /// Asks the index of events, on one snapshot.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&dyn Events, Known<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let own = self.actor();
+        if self.space == Space::Memory {
+            let memory = self.partition.memory();
+            let clock = memory.clock(own);
+            return question(&*memory, Known { clock: &clock, swept: memory.swept() });
+        }
+        self.partition.with_snapshot(|lmdb, txn| {
+            let committed = read_committed(lmdb, txn)?;
+            let clock = committed.whole_clock(own);
+            let known = Known { clock: &clock, swept: &committed.swept };
+            question(&DurableEvents { lmdb, txn }, known)
+        })
+    }
 }
 
 impl Partition {
@@ -65,7 +84,7 @@ impl Partition {
     pub fn sweep(
         &self,
         space: Space,
-        stable: &VersionVector,
+        stable: &Stable,
         now_ms: u64,
         min_age_ms: u64,
         events_max: usize,
@@ -114,23 +133,11 @@ impl Replicated for PartitionSpace {
         after: u64,
         bytes_max: usize,
     ) -> Result<Deltas, ReadError> {
-        match self.space {
-            Space::Memory => {
-                events::deltas_after(&*self.partition.memory(), *actor, after, bytes_max)
-            }
-            Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
-                events::deltas_after(&DurableEvents { lmdb, txn }, *actor, after, bytes_max)
-            }),
-        }
+        self.ask(|events, known| events::deltas_after(events, known, *actor, after, bytes_max))
     }
 
     fn deltas_of(&self, dots: &[Dot]) -> Result<(Vec<Delta>, Vec<Dot>), ReadError> {
-        match self.space {
-            Space::Memory => events::deltas_of(&*self.partition.memory(), dots),
-            Space::Durable => self
-                .partition
-                .with_snapshot(|lmdb, txn| events::deltas_of(&DurableEvents { lmdb, txn }, dots)),
-        }
+        self.ask(|events, known| events::deltas_of(events, known, dots))
     }
 
     fn missing(
@@ -139,19 +146,7 @@ impl Replicated for PartitionSpace {
         after: Option<Dot>,
         bytes_max: usize,
     ) -> Result<Missing, ReadError> {
-        let own = self.actor();
-        match self.space {
-            Space::Memory => {
-                let memory = self.partition.memory();
-                let known = (&memory.clock(own), memory.swept());
-                events::missing(&*memory, known, theirs, after, bytes_max)
-            }
-            Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
-                let committed = read_committed(lmdb, txn)?;
-                let known = (&committed.whole_clock(own), &committed.swept);
-                events::missing(&DurableEvents { lmdb, txn }, known, theirs, after, bytes_max)
-            }),
-        }
+        self.ask(|events, known| events::missing(events, known, theirs, after, bytes_max))
     }
 
     fn tree_root(&self) -> Result<TreeNode, ReadError> {

@@ -9,19 +9,52 @@
 //! Contexts are kept until *all* entries are swept, not only stable: a delta that is sent without a
 //! walk then always carries the contexts of the events it claims.
 //!
+//! An object may name events that were not processed here: it came from a node that had forgotten what
+//! they replaced. It is left alone until they have been. One that nobody has and nobody can send any
+//! more is *lost*: it is taken for processed, so that it does not come to life if it turns up.
+//!
 //! Values that expired are not removed here: an expiry writes a tombstone, and that is removed.
 //! Otherwise replicas with equal clocks would have different trees.
 
 use std::collections::BTreeSet;
 
 use crate::clock::Clock;
+use crate::dvvset::Entry;
 use crate::error::WriteError;
 use crate::ids::{Actor, Dot};
+use crate::object::{Object, Value};
 use crate::partition::batch::{Loaded, Rows};
 use crate::partition::events::{self, Event, after, past};
 use crate::partition::merge::strip;
 use crate::partition::ops::Target;
 use crate::vector::VersionVector;
+
+/// What every member has processed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stable {
+    /// Per actor the event up to which everybody has all that anybody has.
+    pub upto: VersionVector,
+    /// Actors of which more may come: those that write, and those about which the members do not
+    /// agree. `None`: any actor.
+    pub open: Option<BTreeSet<Actor>>,
+}
+
+impl Stable {
+    /// Whether nothing more will come of `actor` than what every member has.
+    fn is_closed(&self, actor: &Actor) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.contains(actor))
+    }
+
+    fn covers(&self, dot: &Dot) -> bool {
+        self.upto.covers(dot) || self.is_closed(&dot.actor)
+    }
+}
+
+impl From<VersionVector> for Stable {
+    fn from(upto: VersionVector) -> Self {
+        Self { upto, open: None }
+    }
+}
 
 /// The events that every member has processed, by the clocks of all of them.
 ///
@@ -29,17 +62,22 @@ use crate::vector::VersionVector;
 /// writes again (it is not `current`: its node was evicted, or goes on under another incarnation)
 /// events may be lost for good, and their numbers stay open; so when all clocks agree about such an
 /// actor, all of its events that are left are stable.
-pub fn stable(clocks: &[&Clock], current: &BTreeSet<Actor>) -> VersionVector {
-    let Some((first, rest)) = clocks.split_first() else { return VersionVector::new() };
-    let stable = first.iter().map(|(actor, seen)| {
-        let agreed = rest.iter().all(|clock| clock.get(actor) == Some(seen));
-        if agreed && !current.contains(actor) {
-            return (*actor, seen.highest());
-        }
-        let least = rest.iter().map(|clock| clock.base(actor)).min().unwrap_or(u64::MAX);
-        (*actor, least.min(seen.base()))
-    });
-    stable.collect()
+pub fn stable(clocks: &[&Clock], current: &BTreeSet<Actor>) -> Stable {
+    let mut stable = Stable { upto: VersionVector::new(), open: Some(current.clone()) };
+    let Some((first, rest)) = clocks.split_first() else { return stable };
+    let actors: BTreeSet<Actor> =
+        clocks.iter().flat_map(|clock| clock.iter()).map(|(actor, _)| *actor).collect();
+    for actor in actors {
+        let agreed = rest.iter().all(|clock| clock.get(&actor) == first.get(&actor));
+        let upto = if agreed && !current.contains(&actor) {
+            first.highest(&actor)
+        } else {
+            stable.open.get_or_insert_default().insert(actor);
+            clocks.iter().map(|clock| clock.base(&actor)).min().unwrap_or(0)
+        };
+        stable.upto.raise(actor, upto);
+    }
+    stable
 }
 
 /// What a sweep did.
@@ -51,6 +89,8 @@ pub struct SweepReport {
     pub stripped: u64,
     /// Objects that were removed.
     pub reaped: u64,
+    /// Events that objects name and that are lost for good: they count as processed now.
+    pub lost: u64,
     /// Whether there is more to do at once.
     pub more: bool,
 }
@@ -58,10 +98,36 @@ pub struct SweepReport {
 /// What a sweep is asked to do.
 #[derive(Debug, Clone)]
 pub(crate) struct SweepPlan {
-    pub(crate) stable: VersionVector,
+    pub(crate) stable: Stable,
     pub(crate) now_ms: u64,
     pub(crate) min_age_ms: u64,
     pub(crate) events_max: usize,
+}
+
+/// What a sweep moves besides rows.
+#[derive(Debug)]
+pub(crate) struct Sweeping {
+    /// The clock of the space, its own actor included.
+    pub(crate) clock: Clock,
+    pub(crate) swept: VersionVector,
+    /// Events that were added to the clock.
+    pub(crate) lost: Vec<Dot>,
+    pub(crate) report: SweepReport,
+}
+
+impl Sweeping {
+    pub(crate) fn new(clock: Clock, swept: VersionVector) -> Self {
+        Self { clock, swept, lost: Vec::new(), report: SweepReport::default() }
+    }
+
+    /// Takes an event for processed of which nothing is known but its number.
+    fn give_up(&mut self, dot: Dot) {
+        self.clock.insert(dot);
+        // It cannot be told to anybody; a peer gets it with the clock.
+        self.swept.raise(dot.actor, dot.counter);
+        self.lost.push(dot);
+        self.report.lost += 1;
+    }
 }
 
 /// What came of an event.
@@ -71,50 +137,46 @@ enum Verdict {
     Stop,
 }
 
-/// Sweeps `rows`. `clock` is that of the space, its own actor included.
+/// Sweeps `rows`.
 pub(crate) fn sweep<R: Rows>(
     rows: &mut R,
     plan: &SweepPlan,
-    clock: &Clock,
-    swept: &mut VersionVector,
-) -> Result<SweepReport, R::Error> {
-    let mut report = SweepReport::default();
+    sweeping: &mut Sweeping,
+) -> Result<(), R::Error> {
     let mut at = events::FIRST;
     while let Some((dot, event)) = rows.next_event(at)? {
         if !plan.stable.covers(&dot) {
             at = past(dot.actor);
             continue;
         }
-        if report.swept >= plan.events_max as u64 {
-            report.more = true;
+        if sweeping.report.swept >= plan.events_max as u64 {
+            sweeping.report.more = true;
             break;
         }
         let verdict = match event {
             // Its key is not known any more, so it cannot be served either.
             None => Verdict::Forget,
-            Some(event) => sweep_event(rows, plan, clock, swept, dot, &event, &mut report)?,
+            Some(event) => sweep_event(rows, plan, sweeping, dot, &event)?,
         };
         match verdict {
             Verdict::Stop => at = past(dot.actor),
             Verdict::Forget => {
                 rows.forget_event(dot)?;
-                swept.raise(dot.actor, dot.counter);
-                report.swept += 1;
+                sweeping.swept.raise(dot.actor, dot.counter);
+                sweeping.report.swept += 1;
                 at = after(dot);
             }
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn sweep_event<R: Rows>(
     rows: &mut R,
     plan: &SweepPlan,
-    clock: &Clock,
-    swept: &VersionVector,
+    sweeping: &mut Sweeping,
     dot: Dot,
     event: &Event,
-    report: &mut SweepReport,
 ) -> Result<Verdict, R::Error> {
     // Either way: after a clock was set back, what is of the future must not wait for it to come.
     if event.at_ms.abs_diff(plan.now_ms) < plan.min_age_ms {
@@ -128,19 +190,24 @@ fn sweep_event<R: Rows>(
         Loaded::Absent if rows.is_indexed(&target)? => return Ok(Verdict::Stop),
         Loaded::Absent => return Ok(Verdict::Forget),
     };
-    let is_swept =
-        |actor: &Actor, n: u64| n <= swept.get(actor) || (*actor == dot.actor && n <= dot.counter);
-    let is_stable = |dot: &Dot| plan.stable.covers(dot) && clock.contains(dot);
+    for named in named(&object).filter(|named| !sweeping.clock.contains(named)).collect::<Vec<_>>()
+    {
+        if !plan.stable.is_closed(&named.actor) {
+            return Ok(Verdict::Stop);
+        }
+        sweeping.give_up(named);
+    }
     let mut settled = true;
     for (actor, entry) in object.entries() {
-        let n = entry.n();
-        let newest = Dot { actor: *actor, counter: n };
-        if is_swept(actor, n) && is_stable(&newest) {
+        let newest = Dot { actor: *actor, counter: entry.n() };
+        let is_swept = sweeping.swept.covers(&newest)
+            || (*actor == dot.actor && newest.counter <= dot.counter);
+        if is_swept && plan.stable.covers(&newest) {
             continue;
         }
         settled = false;
         // Swept but not stable: a clock was adopted. The sweep comes by again for it.
-        if is_swept(actor, n) && clock.contains(&newest) && newest != dot {
+        if is_swept && newest != dot {
             rows.note_event(newest, &target, event.at_ms)?;
         }
     }
@@ -150,15 +217,24 @@ fn sweep_event<R: Rows>(
     match strip(&object) {
         None => {
             rows.remove(&target)?;
-            report.reaped += 1;
+            sweeping.report.reaped += 1;
         }
         Some(stripped) if stripped != object => {
             rows.store(&target, stripped)?;
-            report.stripped += 1;
+            sweeping.report.stripped += 1;
         }
         Some(_) => {}
     }
     Ok(Verdict::Forget)
+}
+
+/// The events that an object names by itself: per actor the newest, and its live values.
+fn named(object: &Object) -> impl Iterator<Item = Dot> + '_ {
+    object.entries().flat_map(|(actor, entry): (&Actor, &Entry<Value>)| {
+        let live = entry.values().iter().map(|(counter, _)| *counter);
+        let newest = Some(entry.n()).filter(|n| live.clone().all(|live| live != *n));
+        newest.into_iter().chain(live).map(|counter| Dot { actor: *actor, counter })
+    })
 }
 
 /// Joins `theirs` into `clock`, which is that of the space without its own actor; gives back the

@@ -457,6 +457,7 @@ impl Writer {
             let (state, report) =
                 catch_unwind(AssertUnwindSafe(run)).map_err(|panic| self.aborted(&*panic))?;
             self.publish(state);
+            self.tell_lost(space, &report);
             return Ok(report);
         }
         let (mut report, mut used_bytes) = (SweepReport::default(), 0);
@@ -467,7 +468,22 @@ impl Writer {
         })?;
         let gauges = &self.partition.gauges;
         gauges.used_bytes.store(used_bytes, Ordering::Relaxed);
+        self.tell_lost(space, &report);
         Ok(report)
+    }
+
+    /// Says that a sweep has moved the clock.
+    fn tell_lost(&self, space: Space, report: &SweepReport) {
+        if report.lost == 0 {
+            return;
+        }
+        tracing::info!(
+            event = "events_given_up",
+            partition = self.partition.index,
+            lost = report.lost,
+            "events are known by name only, and no member can send them any more"
+        );
+        self.call_hook(space);
     }
 
     fn adopt(&mut self, space: Space, theirs: &Adopted) -> Result<(), WriteError> {

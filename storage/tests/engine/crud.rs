@@ -41,7 +41,7 @@ fn merge(t: &TableName, k: &Key, object: &Object) -> WriteOp {
         table: t.clone(),
         key: k.clone(),
         object: object.clone(),
-        dots: Vec::new(),
+        dots: object.live_dots().collect(),
         evidence: Default::default(),
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weald_storage::{
-    Actor, Bucket, Clock, Dot, Evidence, NodeId, OpenError, Replicated, Resolvers, Space, Store,
-    StoreConfig, TableKind, TableSpec, TreeNode, VersionVector, WriteOp, check_env, stable,
+    Actor, Bucket, Clock, Dot, Evidence, NodeId, OpenError, Replicated, Resolvers, Space, Stable,
+    Store, StoreConfig, TableKind, TableSpec, TreeNode, VersionVector, WriteOp, check_env, stable,
 };
 
 use crate::support::{
@@ -42,7 +42,7 @@ fn send(from: &Store, to: &Store, space: Space) -> bool {
     }
 }
 
-fn stable_of(stores: &[&Store], space: Space) -> VersionVector {
+fn stable_of(stores: &[&Store], space: Space) -> Stable {
     let clocks: Vec<Clock> =
         stores.iter().map(|store| store.partition(0).clock(space).unwrap()).collect();
     let current = stores.iter().map(|store| store.actor(space)).collect();
@@ -60,7 +60,7 @@ fn assert_equal(x: &Store, y: &Store, space: Space) {
     }
 }
 
-fn sweep(store: &Store, space: Space, stable: &VersionVector) -> (u64, u64) {
+fn sweep(store: &Store, space: Space, stable: &Stable) -> (u64, u64) {
     let (mut swept, mut reaped) = (0, 0);
     loop {
         let report = store.partition(0).sweep(space, stable, u64::MAX, 0, 700).unwrap();

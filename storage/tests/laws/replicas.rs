@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use weald_storage::{
     Actor, Bucket, Clock, Context, Delta, Dot, Evidence, Key, NodeId, Object, Replica, Replicated,
-    TableName, TreeNode, TreePath, VersionVector, WriteError, WriteOp,
+    Stable, TableName, TreeNode, TreePath, VersionVector, WriteError, WriteOp,
 };
 
 const MIN_AGE_MS: u64 = 50;
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// Counters that every replica has processed.
-    fn stable(&self) -> VersionVector {
+    fn stable(&self) -> Stable {
         let clocks: Vec<Clock> = self.replicas.iter().map(|r| r.clock().unwrap()).collect();
         let current = self.replicas.iter().map(Replica::actor).collect();
         weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current)
@@ -261,6 +261,18 @@ impl World {
             assert_eq!(other.clock().unwrap().digest(), first.clock().unwrap().digest());
             assert_eq!(objects(other), objects(first));
             assert_eq!(other.tree_root().unwrap(), first.tree_root().unwrap());
+        }
+    }
+
+    /// Who has processed a write holds nothing that the write had covered, whatever it has missed or forgotten since.
+    fn check_nothing_is_back(&self) {
+        for replica in &self.replicas {
+            let clock = replica.clock().unwrap();
+            for (by, (n, covered)) in self.writes.iter().filter(|(by, _)| clock.contains(by)) {
+                let held = live(replica, *n);
+                let back = held.iter().find(|dot| *dot != by && covered.covers(dot));
+                assert_eq!(back, None, "{} has processed {by} and holds", replica.actor());
+            }
         }
     }
 
@@ -394,8 +406,10 @@ fn run(steps: &[Step], restores: bool) {
     let mut world = World::new(3);
     for step in steps {
         play(&mut world, step);
+        world.check_nothing_is_back();
     }
     world.settle();
+    world.check_nothing_is_back();
     world.check_converged();
     if !restores {
         world.check_nothing_lost();

@@ -207,7 +207,7 @@ impl Node {
             let least = |(actor, n): (Actor, u64)| {
                 (actor, bases.iter().map(|bases| bases.get(&actor)).fold(n, u64::min))
             };
-            let stable: VersionVector = bases[0].iter().map(least).collect();
+            let stable = bases[0].iter().map(least).collect::<VersionVector>().into();
             for node in nodes.iter_mut() {
                 while node.replicas[number].sweep(&stable, now_ms, 0, 100).more {}
             }
