@@ -199,7 +199,6 @@ impl World {
         let Some(process) = &self.slots[node].process else { return };
         let object = process.replicas.object(at);
         let clock = process.replicas.clock(at.place);
-        let is_behind = self.is_behind(node, at.place, &clock);
         let is_damaged = process.replicas.damaged.contains(&at);
         let context = Context::of(&table(), &key(at), &object);
         let client = &mut self.clients[number];
@@ -212,7 +211,6 @@ impl World {
             node,
             key: at,
             guaranteed: client.manner != Manner::Loose && !is_damaged,
-            is_behind,
             live: seen(&object),
             clock,
             step,

@@ -298,6 +298,9 @@ impl Process {
             let min_age_ms = self.times.min_age_ms;
             let replica = self.replicas.of_mut(place);
             let report = replica.sweep(&stable, notes.wall_ms, min_age_ms, SWEEP_MAX);
+            if report.swept > 0 {
+                notes.history.swept(place, &replica.swept().unwrap_or_default());
+            }
             notes.sometimes.add("sweep", report.swept);
             notes.sometimes.add("strip", report.stripped);
             notes.sometimes.add("reap", report.reaped);

@@ -103,8 +103,6 @@ pub struct Read {
     pub key: KeyAt,
     /// Whether the guarantees of the session apply: it brought its token.
     pub guaranteed: bool,
-    /// As [`PlaceDump::is_behind`], of the node that answered.
-    pub is_behind: bool,
     /// What was there.
     pub live: Vec<Seen>,
     /// The clock of the place when it was read.
@@ -156,6 +154,8 @@ pub struct History {
     pub equal_exchanges: Vec<EqualExchange>,
     /// Events that were at one node only when it lost its data. They may be gone, and then nobody may see them again.
     pub lost: BTreeSet<DotAt>,
+    /// Up to where nodes have swept: what lies below cannot be told event by event any more.
+    forgotten: BTreeMap<Place, VersionVector>,
     step: u64,
     killers: BTreeMap<DotAt, Vec<usize>>,
     by_dot: BTreeMap<DotAt, usize>,
@@ -226,6 +226,17 @@ impl History {
         false
     }
 
+    /// A node has swept up to `swept`.
+    pub fn swept(&mut self, place: Place, swept: &VersionVector) {
+        self.forgotten.entry(place).or_default().merge(swept);
+    }
+
+    /// Whether some node has swept an event.
+    #[must_use]
+    pub fn is_forgotten(&self, place: Place, dot: Dot) -> bool {
+        self.forgotten.get(&place).is_some_and(|swept| swept.covers(&dot))
+    }
+
     /// Whether an event may be gone for ever.
     #[must_use]
     pub fn may_be_lost(&self, place: Place, dot: Dot) -> bool {
@@ -255,9 +266,6 @@ pub struct PlaceDump {
     pub objects: BTreeMap<KeyAt, Object>,
     /// The root of its tree.
     pub root: TreeNode,
-    /// Whether it lacks events that a member has swept: it was restored, wiped or is new, and has to walk the trees before
-    /// what it holds means anything. What reaches it until then may tell of a replacement without what was replaced.
-    pub is_behind: bool,
     /// Up to where it has swept.
     pub swept: VersionVector,
 }

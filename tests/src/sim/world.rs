@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-use weald_storage::{Actor, Clock, Dot, NodeId, Replicated};
+use weald_storage::{Actor, Dot, NodeId, Replicated};
 
 use super::clients::Client;
 use super::history::{Dump, History, Place, PlaceDump, Violation};
@@ -486,7 +486,6 @@ impl World {
             let replicas = &process.replicas;
             let dump = |place: Place| PlaceDump {
                 actor: replicas.of(place).actor(),
-                is_behind: self.is_behind(slot, place, &replicas.clock(place)),
                 swept: replicas.of(place).swept().unwrap_or_default(),
                 clock: replicas.clock(place),
                 objects: replicas.objects(place),
@@ -496,16 +495,6 @@ impl World {
             dumps.push(Dump { node: slot, at_ms: self.queue.now_ms(), places });
         }
         dumps
-    }
-
-    /// Whether a node lacks events that another one has swept.
-    pub(super) fn is_behind(&self, node: usize, place: Place, clock: &Clock) -> bool {
-        let others = self.slots.iter().enumerate().filter(|(slot, _)| *slot != node);
-        let mut running = others.filter_map(|(_, slot)| slot.process.as_ref());
-        running.any(|other| {
-            let swept = other.replicas.of(place).swept().unwrap_or_default();
-            !clock.covers(&swept)
-        })
     }
 
     fn is_at_rest(&self) -> bool {

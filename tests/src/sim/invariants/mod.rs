@@ -129,7 +129,6 @@ pub(crate) mod planted {
             clock: clock(&[live.as_slice(), processed].concat()),
             objects,
             root: TreeNode::default(),
-            is_behind: false,
             swept: weald_storage::VersionVector::new(),
         };
         Dump { node: usize::from(node), at_ms: 100, places: BTreeMap::from([(PLACE, place)]) }
@@ -143,7 +142,6 @@ pub(crate) mod planted {
             node: 0,
             key: KEY,
             guaranteed: true,
-            is_behind: false,
             live: values.iter().map(|(dot, value)| Seen { dot: *dot, value: *value }).collect(),
             clock: clock(&[live.as_slice(), processed].concat()),
             step,

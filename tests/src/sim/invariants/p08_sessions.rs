@@ -3,7 +3,8 @@
 //! - read your writes and monotonic reads: what a session has written or read before is there, or was replaced by a write
 //!   that the answering node has processed;
 //! - monotonic writes and writes follow reads: who has processed a later write of a session has also processed its earlier
-//!   writes and what it had read before, or holds an object that covers them.
+//!   writes and what it had read before, or holds an object that covers them. Left out are events that some node has swept:
+//!   every member had processed them then, and one that was restored or is new since gets them in a walk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +85,7 @@ fn of_write(
     before: &BTreeSet<Dot>,
     held: &PlaceDump,
 ) -> Result<(), Dot> {
-    if !held.clock.contains(&write) || held.is_behind {
+    if !held.clock.contains(&write) {
         return Ok(());
     }
     for dot in before {
@@ -92,8 +93,8 @@ fn of_write(
             || held.objects.get(&key).is_some_and(|object| object.join().covers(dot))
             || history.is_superseded(key.place, *dot, &held.clock)
             || history.may_be_lost(key.place, *dot)
-            // Reaped, and whoever came later never hears of it.
-            || history.write_of(key.place, *dot).is_some_and(|write| write.is_delete());
+            // The context that named it may have been stripped, and whoever came later learns of it in a walk.
+            || history.is_forgotten(key.place, *dot);
         if !followed {
             return Err(*dot);
         }
@@ -144,5 +145,16 @@ mod tests {
         assert_eq!(of(dump(1, &[(a1, Some(1)), (b1, Some(2))], &[])), Ok(()));
         assert_eq!(of(dump(1, &[(a1, Some(1))], &[])), Ok(()));
         assert!(of(dump(1, &[(b1, Some(2))], &[])).unwrap_err().what.contains("write 2"));
+    }
+
+    #[test]
+    fn only_what_was_swept_may_be_learned_later() {
+        let (a1, a2, b1) = (dot(1, 1), dot(1, 2), dot(2, 1));
+        for (swept, allowed) in [(0, false), (1, false), (2, true)] {
+            let mut history = history([put(1, a1, &[]), put(2, a2, &[a1]), put(3, b1, &[])]);
+            history.swept(PLACE, &weald_storage::VersionVector::from(vec![(actor(1), swept)]));
+            let held = dump(1, &[(b1, Some(3))], &[]);
+            assert_eq!(check(&history, &[held]).is_ok(), allowed, "{swept}");
+        }
     }
 }
