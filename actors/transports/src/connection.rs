@@ -7,11 +7,12 @@
 //! What it refuses: to look into messages, and to give out more than one read of the socket holds at once.
 
 use crate::framing::Framing;
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, Kind};
 use crate::input::Partial;
 use crate::outbox::{Class, Egress, Kick, Outbox, Pushed, Wrote};
 use crate::raw;
 use crate::socket::{ReadHalf, Stream};
+use crate::websocket::{self, End, Violation};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
+use weald_wamp::Serializer;
 
 /// What every connection of a listener has in common.
 #[derive(Debug, Clone)]
@@ -62,6 +64,36 @@ pub enum CloseReason {
     Silent,
     /// The client broke the rules of RawSocket.
     Raw(raw::FrameError),
+    /// The client has closed its WebSocket, with this code.
+    WebSocketClosed(Option<u16>),
+    /// The client broke the rules of WebSocket.
+    WebSocket(Violation),
+}
+
+/// How bytes are cut into messages.
+#[derive(Debug)]
+enum Codec {
+    Raw(raw::Decoder),
+    WebSocket(websocket::Decoder),
+}
+
+impl Codec {
+    fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        messages: &mut Vec<Bytes>,
+        reply: &mut Vec<u8>,
+    ) -> Result<usize, CloseReason> {
+        match self {
+            Self::Raw(codec) => codec.decode(input, messages, reply).map_err(CloseReason::Raw),
+            Self::WebSocket(codec) => {
+                codec.decode(input, messages, reply).map_err(|end| match end {
+                    End::Close(code) => CloseReason::WebSocketClosed(code),
+                    End::Violation(violation) => CloseReason::WebSocket(violation),
+                })
+            }
+        }
+    }
 }
 
 /// How to end a connection; for WebSocket the code of the close frame follows.
@@ -79,6 +111,18 @@ pub enum Close {
     Internal,
 }
 
+impl Close {
+    fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::GoingAway => 1001,
+            Self::Protocol => 1002,
+            Self::Policy => 1008,
+            Self::Internal => 1011,
+        }
+    }
+}
+
 /// A client's connection, owned by the task of its session.
 ///
 /// Dropped, it cuts the connection at once; [`Self::close`] ends it in good order.
@@ -87,7 +131,7 @@ pub struct Connection {
     info: Arc<ConnectionInfo>,
     outbox: Outbox,
     half: ReadHalf,
-    codec: raw::Decoder,
+    codec: Codec,
     partial: Partial,
     /// Why nothing more is read.
     closed: Option<CloseReason>,
@@ -126,12 +170,23 @@ impl Connection {
     pub(crate) fn new(parts: Parts, settings: &Settings) -> Self {
         let (half, write) = parts.stream.split();
         let egress = Arc::clone(&settings.egress);
+        let message_bytes_max = settings.message_bytes_max;
+        let codec = match parts.info.kind {
+            Kind::RawSocket => {
+                Codec::Raw(raw::Decoder::new(raw::announced_bytes(message_bytes_max)))
+            }
+            Kind::WebSocket => {
+                let is_text = parts.info.serializer == Serializer::Json;
+                let batched = parts.info.batched;
+                Codec::WebSocket(websocket::Decoder::new(is_text, batched, message_bytes_max))
+            }
+        };
         let outbox = Outbox::new(write, parts.framing, parts.peer_bytes_max, egress);
         Self {
             info: Arc::new(parts.info),
             outbox,
             half,
-            codec: raw::Decoder::new(raw::announced_bytes(settings.message_bytes_max)),
+            codec,
             partial: Partial::new(parts.leftover),
             closed: None,
             kicked: None,
@@ -166,10 +221,10 @@ impl Connection {
     /// and drops the socket; all that within `grace`. Nothing can be pushed any more.
     pub async fn close(mut self, how: Close, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.say_goodbye(how);
+        let mut is_answered = self.say_goodbye(how);
         self.outbox.seal();
         self.outbox.flush();
-        let parting = std::future::poll_fn(|cx| self.poll_parting(cx));
+        let parting = std::future::poll_fn(|cx| self.poll_parting(cx, &mut is_answered));
         // Late or not, the socket is dropped now.
         tokio::time::timeout_at(deadline, parting).await.ok();
     }
@@ -219,7 +274,7 @@ impl Connection {
             }
             match decoded {
                 Ok(need) => self.partial.keep(std::mem::take(&mut input), need),
-                Err(violation) => self.closed = Some(CloseReason::Raw(violation)),
+                Err(reason) => self.closed = Some(reason),
             }
             if inbox.len() > before {
                 return Poll::Ready(Read::Messages);
@@ -303,7 +358,10 @@ impl Connection {
                     return self.closed(CloseReason::Silent);
                 }
                 self.liveness.asked(now);
-                self.send(raw::ping());
+                self.send(match self.codec {
+                    Codec::Raw(_) => raw::ping(),
+                    Codec::WebSocket(_) => websocket::ping(),
+                });
             }
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(Read::Deadline);
@@ -311,10 +369,32 @@ impl Connection {
         }
     }
 
-    /// The transport's own goodbye.
-    fn say_goodbye(&mut self, _how: Close) {}
+    /// The transport's own goodbye; whether the peer is to answer it.
+    fn say_goodbye(&self, how: Close) -> bool {
+        if matches!(self.codec, Codec::Raw(_)) {
+            return false;
+        }
+        let (code, is_answered) = match self.closed {
+            None => (Some(how.code()), true),
+            Some(CloseReason::WebSocketClosed(code)) => (code, false),
+            Some(CloseReason::WebSocket(violation)) => (Some(violation.close_code()), false),
+            Some(_) => (Some(how.code()), false),
+        };
+        self.send(websocket::close_frame(code));
+        is_answered
+    }
 
-    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits for the peer's goodbye, whatever comes before it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inbox = Vec::new();
+        while self.closed.is_none() {
+            let _more = ready!(self.poll_input(cx, &mut inbox));
+            inbox.clear();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_parting(&mut self, cx: &mut Context<'_>, is_answered: &mut bool) -> Poll<()> {
         if self.outbox.is_called(cx.waker()) {
             self.writing |= self.outbox.is_owners();
         }
@@ -324,6 +404,10 @@ impl Connection {
         self.poll_write(cx);
         if !self.outbox.is_empty() || self.unflushed {
             return Poll::Pending;
+        }
+        if *is_answered {
+            ready!(self.poll_answer(cx));
+            *is_answered = false;
         }
         if ready!(self.half.poll_shutdown(cx)).is_err() {
             return Poll::Ready(());

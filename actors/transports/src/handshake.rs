@@ -26,6 +26,12 @@ pub enum Rejected {
     /// The RawSocket handshake failed.
     #[error(transparent)]
     Raw(#[from] HandshakeError),
+    /// HTTP failed.
+    #[error("http: {0}")]
+    Http(#[from] hyper::Error),
+    /// HTTP did not give the socket back.
+    #[error("the socket of a WebSocket is not what was accepted")]
+    Upgrade,
 }
 
 /// Where a socket comes from.

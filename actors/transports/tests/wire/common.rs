@@ -1,13 +1,14 @@
 //! Connections on loopback for tests.
 
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use weald_transports::{
-    Accepted, Address, Class, Close, Connection, Egress, EgressConfig, Flushes, Origin, Read,
-    Settings, Stream, accept_raw,
+    Accepted, Address, Class, Close, Connection, Egress, EgressConfig, Flushes, NoSite, Origin,
+    Origins, Read, Settings, Stream, Web, accept_raw, accept_web,
 };
 
 /// How long anything may take on a slow machine.
@@ -72,6 +73,46 @@ pub(crate) async fn rest(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> Ve
         Err(e) => panic!("{e}"),
     }
     out
+}
+
+/// What a server makes of requests, with the site of no pages.
+pub(crate) fn web() -> Web {
+    let origins = Origins::new(&["https://good.example".to_owned()]).unwrap();
+    Web { path: "/ws".to_owned(), origins, site: Arc::new(NoSite) }
+}
+
+/// A request for a WebSocket, with further headers, each ended by CR LF.
+pub(crate) fn request(headers: &str) -> String {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
+/// The head of an answer.
+pub(crate) async fn head(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(exactly(client, 1).await);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A WebSocket connection after its opening.
+pub(crate) async fn websocket_pair(
+    subprotocol: &str,
+    settings: &Settings,
+) -> (Connection, TcpStream) {
+    let (accepted, mut client) = tcp_pair().await;
+    let settings = settings.clone();
+    let server = tokio::spawn(async move {
+        accept_web(accepted, &web(), &settings, None, PATIENCE).await.unwrap().unwrap()
+    });
+    let request = request(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
+    client.write_all(request.as_bytes()).await.unwrap();
+    let head = head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    (within(server).await.unwrap(), client)
 }
 
 /// Sends every message back until the connection ends; why it has.

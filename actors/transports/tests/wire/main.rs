@@ -1,5 +1,7 @@
 //! Connections over real sockets on loopback, byte for byte.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod autobahn;
 mod common;
 mod raw;
+mod websocket;

@@ -1,0 +1,182 @@
+//! The HTTP side of a listener: `WebSocket`s on one path, anything else to a service of the node.
+//!
+//! What it guarantees: one port serves both; a request has a bounded head and a bounded time to come; the socket of a
+//! WebSocket is taken out of the HTTP machinery with all that came after the request.
+//!
+//! What it refuses: HTTP/2. Paths nobody has asked for are not found.
+
+use crate::connection::{Connection, Parts, Settings};
+use crate::handshake::{Accepted, Origin, Rejected};
+use crate::info::{ConnectionInfo, HttpInfo, Kind};
+use crate::socket::Stream;
+use crate::websocket::{Opened, Origins, Subprotocol, open, refuse};
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Bytes of a request's head, at least what hyper needs. // guess
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request. // guess: browsers send about 15
+const HEADERS_MAX: usize = 64;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// An answer that is being made.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// What answers requests that open no WebSocket.
+pub trait Site: Send + Sync + 'static {
+    /// Answers a request; `origin` tells who asks.
+    fn answer(&self, request: Request<Incoming>, origin: &Origin) -> Answer;
+}
+
+/// A site without pages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSite;
+
+impl Site for NoSite {
+    fn answer(&self, _request: Request<Incoming>, _origin: &Origin) -> Answer {
+        Box::pin(std::future::ready(text(StatusCode::NOT_FOUND, "not found\n")))
+    }
+}
+
+/// What a listener serves over HTTP.
+#[derive(Clone)]
+pub struct Web {
+    /// The path of `WebSocket`s, such as `/ws`.
+    pub path: String,
+    /// Which web pages may open them.
+    pub origins: Origins,
+    /// Everything else.
+    pub site: Arc<dyn Site>,
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Web")
+            .field("path", &self.path)
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer of plain text.
+#[must_use]
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never: Infallible| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+/// What a request for a WebSocket has left for when its answer is sent.
+struct Upgrade {
+    on: OnUpgrade,
+    subprotocol: Subprotocol,
+    http: HttpInfo,
+}
+
+/// Serves HTTP until the connection ends, or becomes a WebSocket. `waiting` is given back once a request is answered by the
+/// site: the connection is no handshake from then on. `patience` is the time for each request's head.
+///
+/// # Errors
+/// The connection has ended otherwise than by the rules.
+pub async fn accept_web(
+    accepted: Accepted,
+    web: &Web,
+    settings: &Settings,
+    waiting: Option<OwnedSemaphorePermit>,
+    patience: Duration,
+) -> Result<Option<Connection>, Rejected> {
+    let Accepted { stream, origin, place } = accepted;
+    let upgrade = Mutex::new(None);
+    let waiting = Mutex::new(waiting);
+    let serve = service_fn(|request: Request<Incoming>| {
+        let answer = if request.uri().path() == web.path {
+            Err(open_websocket(request, web, &upgrade))
+        } else {
+            take(&waiting);
+            Ok(web.site.answer(request, &origin))
+        };
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Ok(answer) => answer.await,
+                Err(response) => response,
+            })
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), serve)
+        .with_upgrades();
+    connection.await?;
+    let Some(Upgrade { on, subprotocol, http }) = take(&upgrade) else { return Ok(None) };
+    let (stream, leftover) = take_out(on.await?)?;
+    let Origin { peer, local, proxy, tls } = origin;
+    let parts = Parts {
+        stream,
+        leftover: BytesMut::from(&leftover[..]),
+        info: ConnectionInfo {
+            serializer: subprotocol.serializer,
+            batched: subprotocol.batched,
+            kind: Kind::WebSocket,
+            peer,
+            local,
+            proxy,
+            tls,
+            http: Some(Box::new(http)),
+        },
+        framing: subprotocol.framing(),
+        peer_bytes_max: usize::MAX,
+        place,
+    };
+    Ok(Some(Connection::new(parts, settings)))
+}
+
+fn open_websocket(
+    mut request: Request<Incoming>,
+    web: &Web,
+    slot: &Mutex<Option<Upgrade>>,
+) -> Response<Body> {
+    let response = match open(&request, &web.origins) {
+        Ok(Opened { subprotocol, http, response }) => {
+            let on = hyper::upgrade::on(&mut request);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Upgrade { on, subprotocol, http });
+            response
+        }
+        Err(why) => {
+            tracing::debug!(event = "websocket_refused", reason = %why, "request for a WebSocket refused");
+            refuse(why)
+        }
+    };
+    let (head, body) = response.into_parts();
+    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {});
+    Response::from_parts(head, body.boxed_unsync())
+}
+
+/// The socket behind an upgraded connection, and what came after the request.
+fn take_out(upgraded: Upgraded) -> Result<(Stream, Bytes), Rejected> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_upgraded| Rejected::Upgrade)?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
