@@ -21,7 +21,7 @@ pub(super) const TURN_BYTES: usize = 1 << 20;
 const IDLE_CHUNKS: usize = 32;
 
 /// Chunks that one writer has taken, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Batch {
     pub(super) chunks: VecDeque<Bytes>,
     /// Bytes of the first chunk that are written already.
@@ -52,7 +52,7 @@ impl Batch {
 }
 
 /// A writer: the socket's half `S` and the chunks taken for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Writer<S> {
     pub(super) socket: S,
     pub(super) batch: Batch,
@@ -61,7 +61,7 @@ pub(super) struct Writer<S> {
 }
 
 /// Whose turn it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Turn<S> {
     /// Nobody's.
     Idle(Writer<S>),
@@ -114,7 +114,7 @@ pub(super) struct Bounds {
 }
 
 /// The queue of one connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Queue<S> {
     waiting: VecDeque<Bytes>,
     /// Cost of all that is not written: waiting, and in a writer's batch.
@@ -335,3 +335,7 @@ impl<S> Queue<S> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

@@ -3,5 +3,6 @@
 
 mod autobahn;
 mod common;
+mod outbox;
 mod raw;
 mod websocket;
