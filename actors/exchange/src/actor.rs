@@ -1,5 +1,7 @@
 //! The ractor shell of the scheduler: brings frames to sessions, starts them, tells clocks, ends waits.
 
+mod clocks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +10,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use weald_peers::{Channel, Cluster, ClusterWatch, PeerEvent, Permit};
 use weald_proto::Frame;
-use weald_storage::{Actor as DotActor, Clock, Dot, NodeId, Stable, VersionVector};
+use weald_storage::{Actor as DotActor, Clock, Dot, NodeId, VersionVector};
 use weald_supervision::ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
 
 use crate::config::ms;
 use crate::core::{
-    Counters, Ended, Failed, Input, Mode, Outcome, Scheduler, Settings, Shard, Stability, Waiters,
+    Counters, Ended, Failed, Input, Mode, Outcome, Relay, Scheduler, Settings, Shard, Stability,
+    Waiters,
 };
-use crate::frames::{ASK_CLOCKS, CLOCKS, Clocks, FROM_INITIATOR, FROM_RESPONDER, NO_SESSION};
+use crate::frames::{
+    ASK_CLOCKS, ASK_RELAYED, CLOCKS, FROM_INITIATOR, FROM_RESPONDER, NO_SESSION, RELAYED,
+};
 use crate::handle::{PeerReport, Shared, Status};
 use crate::running::{self, Begin, FRAMES_MAX, Mail, SessionKey};
 use crate::token::SessionToken;
@@ -74,6 +79,7 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     scheduler: Scheduler,
     stability: Stability,
+    relay: Relay,
     waiters: Waiters,
     replies: BTreeMap<u64, RpcReplyPort<Ended>>,
     waits: u64,
@@ -112,6 +118,7 @@ impl Actor for ExchangeActor {
         let mut state = State {
             scheduler: Scheduler::new(settings, shared.deps.seed, now_ms),
             stability: Stability::new(shared.deps.own),
+            relay: Relay::new(ms(config.clocks_timer)),
             waiters: Waiters::new(),
             replies: BTreeMap::new(),
             waits: 0,
@@ -183,6 +190,7 @@ impl State {
             self.committed().await?;
             self.tell();
             self.ask_unknown();
+            self.ask_relayed();
             self.publish_stable();
         }
         Ok(())
@@ -212,6 +220,7 @@ impl State {
         self.scheduler.down(peer);
         self.eager.remove(&peer);
         self.fresh.remove(&peer);
+        self.relay.gone(peer);
         for (_, running) in self.running.iter().filter(|(key, _)| key.peer == peer) {
             drop(running.mail.try_send(Mail::Input(Input::Disconnected)));
         }
@@ -224,6 +233,8 @@ impl State {
             FROM_INITIATOR => false,
             FROM_RESPONDER | NO_SESSION => true,
             CLOCKS => return self.told(from, &frame.body),
+            ASK_RELAYED => return self.asked_relayed(from, &frame.body),
+            RELAYED => return self.told_relayed(from, &frame.body),
             ASK_CLOCKS => return self.asked(from, frame.body == [1]),
             _ => return,
         };
@@ -309,148 +320,6 @@ impl State {
         if let Some(reply) = running.reply {
             drop(reply.send(outcome));
         }
-    }
-
-    // Clocks.
-
-    async fn committed(&mut self) -> Result<(), ActorProcessingErr> {
-        let dirty = self.shared.take_dirty();
-        if dirty.is_empty() {
-            return Ok(());
-        }
-        self.read_clocks(dirty.clone()).await?;
-        let clocks = &self.clocks;
-        let bases =
-            |shard| clocks.get(&shard).map_or_else(VersionVector::new, |(_, clock)| clock.bases());
-        let ended = self.waiters.clocks_changed(bases);
-        self.end_waits(ended);
-        let now_ms = self.shared.now_ms();
-        self.eager.retain(|_, until| *until > now_ms);
-        if !self.eager.is_empty() {
-            let eager: Vec<NodeId> = self.eager.keys().copied().collect();
-            let changed: BTreeSet<Shard> = dirty.into_iter().collect();
-            for peer in eager {
-                self.tell_one(peer, &changed);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads clocks anew on a blocking thread.
-    async fn read_clocks(&mut self, shards: Vec<Shard>) -> Result<(), ActorProcessingErr> {
-        let stores = Arc::clone(&self.shared.deps.stores);
-        let read = move || {
-            let read = |shard: Shard| {
-                let replica = stores.replica(shard);
-                replica.clock().map(|clock| (shard, replica.actor(), Arc::new(clock)))
-            };
-            shards.into_iter().map(read).collect::<Vec<_>>()
-        };
-        for read in tokio::task::spawn_blocking(read).await? {
-            match read {
-                Ok((shard, actor, clock)) => {
-                    let known = self.clocks.get(&shard);
-                    if known.is_none_or(|(of, known)| *of != actor || **known != *clock) {
-                        self.untold.insert(shard);
-                        self.clocks.insert(shard, (actor, clock));
-                    }
-                }
-                Err(e) => tracing::error!(event = "clock_unreadable", error = %e),
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells members the clocks that have changed, and those that have come everything.
-    fn tell(&mut self) {
-        let changed = std::mem::take(&mut self.untold);
-        let all: BTreeSet<Shard> = self.clocks.keys().copied().collect();
-        let fresh = std::mem::take(&mut self.fresh);
-        let members: Vec<NodeId> = self.stability.counting().iter().copied().collect();
-        for peer in members {
-            if fresh.contains(&peer) {
-                self.tell_one(peer, &all);
-            } else if !changed.is_empty() {
-                self.tell_one(peer, &changed);
-            }
-        }
-        // Connected, and not known as members yet: told once they are.
-        let connected = fresh.into_iter().filter(|peer| self.scheduler.is_up(*peer));
-        let counting = self.stability.counting();
-        let later: Vec<NodeId> = connected.filter(|peer| !counting.contains(peer)).collect();
-        self.fresh.extend(later);
-    }
-
-    fn tell_one(&mut self, peer: NodeId, shards: &BTreeSet<Shard>) {
-        if !self.scheduler.is_up(peer) {
-            return;
-        }
-        let clock = |shard: &Shard| {
-            let (actor, clock) = self.clocks.get(shard)?;
-            Some((shard.number(), *actor, Arc::clone(clock)))
-        };
-        let clocks: Vec<_> = shards.iter().filter_map(clock).collect();
-        for body in Clocks::bodies(&clocks) {
-            let frame = Frame { kind: CLOCKS, corr: 0, body };
-            if self.shared.deps.network.send(peer, Channel::Data, 0, &frame).is_err() {
-                // It is told everything as soon as there is room.
-                self.fresh.insert(peer);
-                return;
-            }
-        }
-    }
-
-    /// A member has told clocks.
-    fn told(&mut self, from: NodeId, body: &[u8]) {
-        let clocks = match Clocks::decode(body) {
-            Ok(clocks) => clocks,
-            Err(e) => {
-                tracing::warn!(event = "clocks_malformed", peer = %from, error = %e);
-                return;
-            }
-        };
-        let shards = self.shared.deps.stores.partitions() * 2;
-        for (number, actor, clock) in clocks.clocks {
-            if number < shards {
-                let shard = Shard::of_number(number);
-                self.stability.acknowledge(from, shard, actor, Arc::new(clock));
-            }
-        }
-        let ended = self.waiters.acked(&self.stability);
-        self.end_waits(ended);
-    }
-
-    /// A member waits for what this node has.
-    fn asked(&mut self, from: NodeId, all: bool) {
-        if all {
-            self.fresh.insert(from);
-            return;
-        }
-        self.eager.insert(from, self.shared.now_ms().saturating_add(EAGER_MS));
-        let untold = self.untold.clone();
-        self.tell_one(from, &untold);
-    }
-
-    /// Asks members whose clocks are unknown. They have told them, but maybe before this side knew of the connection.
-    fn ask_unknown(&self) {
-        let shards = || Shard::all(self.shared.deps.stores.partitions());
-        let unknown: BTreeSet<NodeId> =
-            shards().flat_map(|shard| self.stability.unknown(shard)).collect();
-        for peer in unknown.into_iter().filter(|peer| self.scheduler.is_up(*peer)) {
-            let frame = Frame { kind: ASK_CLOCKS, corr: 0, body: vec![1] };
-            drop(self.shared.deps.network.send(peer, Channel::Data, 0, &frame));
-        }
-    }
-
-    fn publish_stable(&self) {
-        let stable: BTreeMap<Shard, Stable> = self
-            .clocks
-            .iter()
-            .filter_map(|(shard, (actor, clock))| {
-                Some((*shard, self.stability.stable(*shard, *actor, clock)?))
-            })
-            .collect();
-        self.shared.stable.send_replace(Arc::new(stable));
     }
 
     // Waits.

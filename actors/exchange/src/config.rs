@@ -36,7 +36,7 @@ impl Default for Config {
             enabled: true,                                  // Bondy page
             data_exchange_timeout: Duration::from_secs(60), // Bondy page
             exchange_timer: Duration::from_secs(10),        // Bondy page
-            concurrency: 2,                                 // guess
+            concurrency: 1,                                 // as in plum_db
             incoming_max: 4,                                // guess
             min_age: Duration::from_secs(60),               // guess
             sweep_timer: Duration::from_secs(5),            // guess

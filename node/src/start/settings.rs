@@ -148,3 +148,14 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_configuration_are_those_of_the_parts() {
+        let config = replication_config(&Config::default(), "n", PathBuf::new(), Vec::new());
+        assert_eq!(config.exchange, weald_exchange::Config::default());
+    }
+}

@@ -3,6 +3,8 @@
 //! What it guarantees: an event is called stable only if every member that counts has told, in its present life, that it has
 //! processed it and all before it of the same actor. A member whose clock is unknown holds everything back. What a member
 //! tells replaces what it told before, also when it is less: it may have been restored.
+//! What others tell of a member counts only if it is more than what is known of the same life, or of a later one. It may be
+//! older than a restore of that member: such a member misses events whose keys are forgotten here, and gets them by a walk.
 //! What it refuses: to remember across restarts. It is learned again within seconds, and until then nothing is stable.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +14,11 @@ use weald_peers::{Cluster, Status};
 use weald_storage::{Actor, Clock, Dot, NodeId, Stable};
 
 use super::Shard;
+use super::relay::clock_bytes;
+
+/// Most bytes of clocks, about, that are kept of members by hearsay. What is beyond it counts as unknown, and holds back what
+/// is stable. // guess: a hundred members with a hundred actors in each of sixteen shards take a tenth of it
+const RELAYED_BYTES_MAX: usize = 64 << 20;
 
 /// A clock that a member has told.
 #[derive(Debug, Clone)]
@@ -19,6 +26,17 @@ struct Acknowledged {
     /// Its actor: the life for which the clock holds.
     actor: Actor,
     clock: Arc<Clock>,
+    /// Of the clock and the life.
+    digest: u64,
+    /// What the clock takes, if the member has not told it itself.
+    relayed_bytes: usize,
+}
+
+impl Acknowledged {
+    fn new(actor: Actor, clock: Arc<Clock>, relayed_bytes: usize) -> Self {
+        let digest = clock.digest().rotate_left(1) ^ u64::from(actor.incarnation);
+        Self { actor, clock, digest, relayed_bytes }
+    }
 }
 
 /// What members have acknowledged.
@@ -28,13 +46,26 @@ pub struct Stability {
     /// Members whose word is needed before anything is forgotten.
     counting: BTreeSet<NodeId>,
     acknowledged: BTreeMap<(NodeId, Shard), Acknowledged>,
+    /// Sum of what is kept by hearsay.
+    relayed_bytes: usize,
 }
 
 impl Stability {
     /// Of this node, alone so far.
     #[must_use]
     pub const fn new(own: NodeId) -> Self {
-        Self { own, counting: BTreeSet::new(), acknowledged: BTreeMap::new() }
+        Self { own, counting: BTreeSet::new(), acknowledged: BTreeMap::new(), relayed_bytes: 0 }
+    }
+
+    fn insert(&mut self, peer: NodeId, shard: Shard, known: Acknowledged) {
+        self.relayed_bytes += known.relayed_bytes;
+        let old = self.acknowledged.insert((peer, shard), known);
+        self.relayed_bytes -= old.map_or(0, |old| old.relayed_bytes);
+    }
+
+    fn retain(&mut self, keep: impl Fn(NodeId, &Acknowledged) -> bool) {
+        self.acknowledged.retain(|(node, _), known| keep(*node, known));
+        self.relayed_bytes = self.acknowledged.values().map(|known| known.relayed_bytes).sum();
     }
 
     /// The membership has changed. A fenced member does not count: it has to come back through a whole exchange. What those
@@ -43,7 +74,8 @@ impl Stability {
         let counts = |status| matches!(status, Status::Joined | Status::Leaving);
         let counting = cluster.members.values().filter(|m| counts(m.status) && m.node != self.own);
         self.counting = counting.map(|member| member.node).collect();
-        self.acknowledged.retain(|(node, _), _| self.counting.contains(node));
+        let counting = self.counting.clone();
+        self.retain(|node, _| counting.contains(&node));
     }
 
     /// Members whose word counts.
@@ -69,20 +101,67 @@ impl Stability {
         if !counts || outdated {
             return false;
         }
-        self.acknowledged.insert((peer, shard), Acknowledged { actor, clock });
+        self.insert(peer, shard, Acknowledged::new(actor, clock, 0));
         true
+    }
+
+    /// A neighbour has told what it knows of another member. False when that brings nothing, or there is no room for it.
+    pub fn relayed(
+        &mut self,
+        member: NodeId,
+        shard: Shard,
+        actor: Actor,
+        clock: Arc<Clock>,
+    ) -> bool {
+        let known = self.acknowledged.get(&(member, shard));
+        let is_news = known.is_none_or(|known| {
+            actor.incarnation > known.actor.incarnation
+                || actor.incarnation == known.actor.incarnation
+                    && clock != known.clock
+                    && clock.descends(&known.clock)
+        });
+        if !is_news || actor.node != member || !self.counting.contains(&member) {
+            return false;
+        }
+        let bytes = clock_bytes(&clock);
+        let others = self.relayed_bytes - known.map_or(0, |known| known.relayed_bytes);
+        if others + bytes > RELAYED_BYTES_MAX {
+            return false;
+        }
+        self.insert(member, shard, Acknowledged::new(actor, clock, bytes));
+        true
+    }
+
+    /// All that is known of a member, by shard.
+    pub fn known_of(&self, member: NodeId) -> impl Iterator<Item = (Shard, Actor, &Arc<Clock>)> {
+        self.of(member).map(|(shard, known)| (shard, known.actor, &known.clock))
+    }
+
+    /// A digest of all that is known of a member; 0 for nothing.
+    #[must_use]
+    pub fn digest_of(&self, member: NodeId) -> u64 {
+        self.of(member).fold(0, |digest: u64, (shard, known)| {
+            let numbered = known.digest ^ u64::from(shard.number());
+            digest.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ numbered
+        })
+    }
+
+    fn of(&self, member: NodeId) -> impl Iterator<Item = (Shard, &Acknowledged)> {
+        let first = Shard::of_number(0);
+        let all = self.acknowledged.range((member, first)..);
+        all.take_while(move |((node, _), _)| *node == member)
+            .map(|((_, shard), known)| (*shard, known))
     }
 
     /// A peer has begun a life under `incarnation`: what earlier lives acknowledged no longer holds. Only for shards whose
     /// actors follow the node's incarnation.
     pub fn forget_before(&mut self, peer: NodeId, incarnation: u32) {
-        self.acknowledged
-            .retain(|(node, _), known| *node != peer || known.actor.incarnation >= incarnation);
+        self.retain(|node, known| node != peer || known.actor.incarnation >= incarnation);
     }
 
     /// Forgets what a peer has acknowledged; it will tell again.
     pub fn forget(&mut self, peer: NodeId) {
-        self.acknowledged.retain(|(node, _), _| *node != peer);
+        self.retain(|node, _| node != peer);
     }
 
     /// The clock that a member has told last.
@@ -240,6 +319,36 @@ mod tests {
         assert_eq!(stable(&stability), Some(vector(&[(1, 2)])));
         stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 2)], &[(9, 3)]));
         assert_eq!(stable(&stability), Some(vector(&[(1, 2), (9, 3)])));
+    }
+
+    #[test]
+    fn hearsay_only_adds_and_gives_way_to_the_member_itself() {
+        let mut stability = Stability::new(node(1));
+        stability.set_cluster(&cluster(&[(1, Status::Joined), (2, Status::Joined)]));
+        let (own, old, new) = (clock(&[(1, 9)], &[]), clock(&[(1, 4)], &[]), clock(&[(1, 6)], &[]));
+        let stable = |stability: &Stability| {
+            stability.stable(SHARD, actor(1, 1), &own).map(|stable| stable.upto)
+        };
+        let digest = stability.digest_of(node(2));
+        assert_eq!(digest, 0);
+        assert!(!stability.relayed(node(5), SHARD, actor(5, 1), Arc::clone(&old)), "a stranger");
+        assert!(!stability.relayed(node(2), SHARD, actor(3, 1), Arc::clone(&old)), "not its own");
+        assert!(stability.relayed(node(2), SHARD, actor(2, 1), Arc::clone(&new)));
+        assert!(!stability.relayed(node(2), SHARD, actor(2, 1), Arc::clone(&new)), "known");
+        assert!(!stability.relayed(node(2), SHARD, actor(2, 1), Arc::clone(&old)), "older");
+        assert_eq!(stable(&stability), Some(vector(&[(1, 6)])));
+        assert!(stability.relayed_bytes > 0);
+        let digest = stability.digest_of(node(2));
+        // What it tells itself replaces that, also when it is less.
+        assert!(stability.acknowledge(node(2), SHARD, actor(2, 1), Arc::clone(&old)));
+        assert_eq!(stable(&stability), Some(vector(&[(1, 4)])));
+        assert!(stability.relayed_bytes == 0 && stability.digest_of(node(2)) != digest);
+        // A later life is news with whatever it has.
+        assert!(stability.relayed(node(2), SHARD, actor(2, 2), clock(&[(1, 1)], &[])));
+        assert!(!stability.relayed(node(2), SHARD, actor(2, 1), new));
+        assert_eq!(stable(&stability), Some(vector(&[(1, 1)])));
+        stability.forget(node(2));
+        assert_eq!((stability.relayed_bytes, stable(&stability)), (0, None));
     }
 
     #[test]

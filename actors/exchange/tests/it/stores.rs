@@ -1,6 +1,6 @@
 //! The actors between real stores, over a network in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,6 +27,8 @@ use weald_supervision::{Root, Scope, Strategy, SupervisorSpec};
 #[derive(Default)]
 struct Hub {
     inboxes: Mutex<BTreeMap<NodeId, Arc<ExchangeHandle>>>,
+    /// Who is connected with whom.
+    links: Mutex<BTreeSet<(NodeId, NodeId)>>,
     cut: AtomicBool,
     frames: AtomicUsize,
 }
@@ -39,7 +41,8 @@ struct Wire {
 impl Network for Wire {
     fn send(&self, to: NodeId, channel: Channel, _: u64, frame: &Frame) -> Result<(), SendError> {
         let inbox = self.hub.inboxes.lock().unwrap().get(&to).cloned();
-        let inbox = inbox.filter(|_| !self.hub.cut.load(Ordering::SeqCst));
+        let is_linked = self.hub.links.lock().unwrap().contains(&(self.own, to));
+        let inbox = inbox.filter(|_| is_linked && !self.hub.cut.load(Ordering::SeqCst));
         let inbox = inbox.ok_or(SendError::NotConnected)?;
         self.hub.frames.fetch_add(1, Ordering::SeqCst);
         inbox.frame(self.own, channel, frame.clone());
@@ -132,18 +135,27 @@ fn member(node: NodeId) -> Member {
 
 /// Two nodes, connected.
 async fn pair(config: &Config) -> (Arc<Hub>, [Node; 2]) {
+    line(config).await
+}
+
+/// Nodes of which each is connected with the one before and the one after it.
+async fn line<const N: usize>(config: &Config) -> (Arc<Hub>, [Node; N]) {
     let hub = Arc::new(Hub::default());
-    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let stores = [0, 1].map(|n: usize| Arc::new(open(dirs[n].path())));
-    let ids = [stores[0].node_id(), stores[1].node_id()];
+    let dirs = [(); N].map(|()| tempfile::tempdir().unwrap());
+    let stores: Vec<_> = dirs.iter().map(|dir| Arc::new(open(dir.path()))).collect();
+    let ids: Vec<NodeId> = stores.iter().map(|store| store.node_id()).collect();
+    for pair in ids.windows(2) {
+        hub.links.lock().unwrap().extend([(pair[0], pair[1]), (pair[1], pair[0])]);
+    }
+    let links = hub.links.lock().unwrap().clone();
     let mut nodes = Vec::new();
     for ((number, store), dir) in stores.into_iter().enumerate().zip(dirs) {
-        let (own, other) = (ids[number], ids[1 - number]);
+        let own = ids[number];
         let cluster = Cluster {
             own,
             members: ids.iter().map(|id| (*id, member(*id))).collect(),
-            neighbours: [other].into(),
-            is_full_mesh: true,
+            neighbours: links.iter().filter(|(a, _)| *a == own).map(|(_, b)| *b).collect(),
+            is_full_mesh: N == 2,
         };
         let (cluster, watch) = watch::channel(Arc::new(cluster));
         let partitions = Partitions::new((0..store.partitions()).map(|n| store.partition(n)));
@@ -168,9 +180,10 @@ async fn pair(config: &Config) -> (Arc<Hub>, [Node; 2]) {
         hub.inboxes.lock().unwrap().insert(own, Arc::new(handle.clone()));
         nodes.push(Node { store, handle, root, panics, cluster, _dir: dir });
     }
-    for (own, other) in [(0, 1), (1, 0)] {
-        nodes[own].handle.peer(&PeerEvent::Up(Arc::new(PeerInfo {
-            node: ids[other],
+    for (own, other) in &links {
+        let own = nodes.iter().find(|node: &&Node| node.id() == *own).unwrap();
+        own.handle.peer(&PeerEvent::Up(Arc::new(PeerInfo {
+            node: *other,
             name: String::new(),
             incarnation: 1,
             addresses: Vec::new(),
@@ -286,6 +299,36 @@ async fn nodes_converge_by_themselves_and_forget_what_was_deleted() {
     assert_eq!((diff.shards, diff.first.len()), (0, 0));
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletions_are_forgotten_in_a_line_whose_ends_never_meet() {
+    let config =
+        Config { exchange_timer: Duration::from_millis(200), min_age: Duration::ZERO, ..quiet() };
+    let (_hub, nodes) = line::<3>(&config).await;
+    let [a, b, c] = &nodes;
+    (0..100).for_each(|n| _ = a.put(n));
+    (100..200).for_each(|n| _ = c.put(n));
+    until("all have all", async || {
+        a.has(199) && c.has(0) && a.roots() == b.roots() && b.roots() == c.roots()
+    })
+    .await;
+    (0..100).for_each(|n| _ = c.delete(n));
+    (100..200).for_each(|n| _ = a.delete(n));
+    until("all is forgotten", async || {
+        let mut least = u64::MAX;
+        for node in &nodes {
+            let status = node.handle.status().await.unwrap();
+            assert!(status.peers.len() <= 2, "the ends are not connected");
+            least = least.min(if status.unknown.is_empty() { status.reaped } else { 0 });
+        }
+        least >= 200
+    })
+    .await;
+    assert!(nodes.iter().all(|node| node.roots().iter().all(|root| root.count == 0)));
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
