@@ -7,6 +7,7 @@
 use crate::connection::{Connection, Parts, Settings};
 use crate::framing::{Framing, RAW_BYTES_MAX};
 use crate::info::{Address, ConnectionInfo, Kind, TlsInfo};
+use crate::proxy::ProxyError;
 use crate::raw::{self, HANDSHAKE_BYTES, HandshakeError};
 use crate::socket::Stream;
 use bytes::BytesMut;
@@ -29,6 +30,12 @@ pub enum Rejected {
     /// HTTP failed.
     #[error("http: {0}")]
     Http(#[from] hyper::Error),
+    /// The word of a proxy is not understood.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// It took too long.
+    #[error("handshake timed out")]
+    Timeout,
     /// HTTP did not give the socket back.
     #[error("the socket of a WebSocket is not what was accepted")]
     Upgrade,
@@ -56,19 +63,32 @@ pub struct Accepted {
     pub origin: Origin,
     /// Its place among the connections of the listener.
     pub place: Option<OwnedSemaphorePermit>,
+    /// There is no place: it is to be told so.
+    pub is_full: bool,
 }
 
 /// Takes a RawSocket client in.
 ///
 /// # Errors
 /// The client is told, if there is an answer; the socket is gone.
-pub async fn accept_raw(
+pub async fn accept_raw(accepted: Accepted, settings: &Settings) -> Result<Connection, Rejected> {
+    accept_raw_after(accepted, settings, &[]).await
+}
+
+/// As [`accept_raw`], with octets of the handshake that were read before.
+pub(crate) async fn accept_raw_after(
     mut accepted: Accepted,
     settings: &Settings,
+    before: &[u8],
 ) -> Result<Connection, Rejected> {
     let mut octets = [0; HANDSHAKE_BYTES];
-    accepted.stream.read_exact(&mut octets).await?;
-    let request = match raw::request(octets) {
+    let count = before.len().min(HANDSHAKE_BYTES);
+    octets[..count].copy_from_slice(&before[..count]);
+    accepted.stream.read_exact(&mut octets[count..]).await?;
+    let request = raw::request(octets).and_then(|request| {
+        if accepted.is_full { Err(HandshakeError::ConnectionsMax) } else { Ok(request) }
+    });
+    let request = match request {
         Ok(request) => request,
         Err(why) => {
             if let Some(reply) = why.reply() {

@@ -21,10 +21,12 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::fmt;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of a request's head, at least what hyper needs. // guess
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -89,8 +91,7 @@ struct Upgrade {
     http: HttpInfo,
 }
 
-/// Serves HTTP until the connection ends, or becomes a WebSocket. `waiting` is given back once a request is answered by the
-/// site: the connection is no handshake from then on. `patience` is the time for each request's head.
+/// Serves HTTP until the connection ends, or becomes a WebSocket. `patience` is the time for each request's head.
 ///
 /// # Errors
 /// The connection has ended otherwise than by the rules.
@@ -98,17 +99,32 @@ pub async fn accept_web(
     accepted: Accepted,
     web: &Web,
     settings: &Settings,
-    waiting: Option<OwnedSemaphorePermit>,
     patience: Duration,
 ) -> Result<Option<Connection>, Rejected> {
-    let Accepted { stream, origin, place } = accepted;
+    accept_web_after(accepted, web, settings, (), patience, None).await
+}
+
+/// As [`accept_web`], with an octet that was read before. `waiting` is dropped when a request is given to the site: the
+/// connection is no handshake from then on.
+pub(crate) async fn accept_web_after<W>(
+    accepted: Accepted,
+    web: &Web,
+    settings: &Settings,
+    waiting: W,
+    patience: Duration,
+    first: Option<u8>,
+) -> Result<Option<Connection>, Rejected> {
+    let Accepted { stream, origin, place, is_full } = accepted;
+    let stream = Prefixed { first, stream };
     let upgrade = Mutex::new(None);
-    let waiting = Mutex::new(waiting);
+    let waiting = Mutex::new(Some(waiting));
     let serve = service_fn(|request: Request<Incoming>| {
-        let answer = if request.uri().path() == web.path {
+        let answer = if is_full {
+            Err(text(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n"))
+        } else if request.uri().path() == web.path {
             Err(open_websocket(request, web, &upgrade))
         } else {
-            take(&waiting);
+            drop(take(&waiting));
             Ok(web.site.answer(request, &origin))
         };
         async move {
@@ -173,10 +189,63 @@ fn open_websocket(
 
 /// The socket behind an upgraded connection, and what came after the request.
 fn take_out(upgraded: Upgraded) -> Result<(Stream, Bytes), Rejected> {
-    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_upgraded| Rejected::Upgrade)?;
-    Ok((parts.io.into_inner(), parts.read_buf))
+    let parts = upgraded.downcast::<TokioIo<Prefixed>>().map_err(|_upgraded| Rejected::Upgrade)?;
+    Ok((parts.io.into_inner().stream, parts.read_buf))
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// A socket of which an octet was read before.
+#[derive(Debug)]
+struct Prefixed {
+    first: Option<u8>,
+    stream: Stream,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() > 0
+            && let Some(first) = self.first.take()
+        {
+            buf.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        chunks: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, chunks)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

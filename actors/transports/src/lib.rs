@@ -10,6 +10,7 @@
 //! What it refuses: to know what is in a message. `permessage-deflate` is not offered: compression per receiver would undo
 //! framing once, and its memory per connection is many times that of all else.
 
+mod bind;
 mod connection;
 mod flushes;
 mod framing;
@@ -17,17 +18,25 @@ mod handshake;
 mod http;
 mod info;
 mod input;
+mod limit;
+mod listener;
 mod outbox;
+mod proxy;
 pub mod raw;
 mod socket;
+mod tls;
 mod websocket;
 
+pub use bind::BindError;
 pub use connection::{Close, CloseReason, Connection, Read, Settings};
 pub use flushes::Flushes;
 pub use framing::{Framing, RAW_BYTES_MAX};
 pub use handshake::{Accepted, Origin, Rejected, accept_raw};
 pub use http::{Answer, Body, NoSite, Site, Web, accept_web, text};
 pub use info::{Address, ConnectionInfo, HttpInfo, Kind, TlsInfo};
+pub use listener::{Bind, Endpoint, Listener, Protocols, Serve, Stopped};
 pub use outbox::{Class, Config as EgressConfig, Counts, Egress, Kick, Outbox, Policy, Pushed};
+pub use proxy::ProxyError;
 pub use socket::Stream;
+pub use tls::{Tls, TlsError, TlsFiles};
 pub use websocket::{OriginError, Origins, Refusal, Subprotocol, Violation};

@@ -44,7 +44,7 @@ pub(crate) async fn tcp_pair() -> (Accepted, TcpStream) {
     client.set_nodelay(true).unwrap();
     let origin =
         Origin { peer: Address::Ip(peer), local: Address::Ip(address), proxy: None, tls: None };
-    (Accepted { stream: Stream::Tcp(server), origin, place: None }, client)
+    (Accepted { stream: Stream::Tcp(server), origin, place: None, is_full: false }, client)
 }
 
 /// A RawSocket connection with MessagePack whose client takes messages of any length.
@@ -106,7 +106,7 @@ pub(crate) async fn websocket_pair(
     let (accepted, mut client) = tcp_pair().await;
     let settings = settings.clone();
     let server = tokio::spawn(async move {
-        accept_web(accepted, &web(), &settings, None, PATIENCE).await.unwrap().unwrap()
+        accept_web(accepted, &web(), &settings, PATIENCE).await.unwrap().unwrap()
     });
     let request = request(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
     client.write_all(request.as_bytes()).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod autobahn;
 mod common;
+mod listener;
 mod outbox;
 mod raw;
 mod websocket;

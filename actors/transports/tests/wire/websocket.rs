@@ -13,7 +13,7 @@ use weald_wamp::Serializer;
 async fn answer(request: String) -> String {
     let (accepted, mut client) = tcp_pair().await;
     let server = tokio::spawn(async move {
-        let accepted = accept_web(accepted, &web(), &settings(), None, PATIENCE).await;
+        let accepted = accept_web(accepted, &web(), &settings(), PATIENCE).await;
         drop(accepted);
     });
     client.write_all(request.as_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn browsers_get_in_from_listed_origins_only() {
 async fn endless_head_is_refused() {
     let (accepted, mut client) = tcp_pair().await;
     let server = tokio::spawn(async move {
-        accept_web(accepted, &web(), &settings(), None, PATIENCE).await.map(|_| ())
+        accept_web(accepted, &web(), &settings(), PATIENCE).await.map(|_| ())
     });
     let header = format!("X-Long: {}\r\n", "x".repeat(1_000));
     client.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
@@ -102,7 +102,7 @@ async fn slow_head_is_given_up() {
     let (accepted, mut client) = tcp_pair().await;
     let server = tokio::spawn(async move {
         let patience = Duration::from_millis(100);
-        accept_web(accepted, &web(), &settings(), None, patience).await.map(|_| ())
+        accept_web(accepted, &web(), &settings(), patience).await.map(|_| ())
     });
     client.write_all(b"GET /ws HTTP/1.1\r\nHost:").await.unwrap();
     assert!(within(server).await.unwrap().is_err());
@@ -115,7 +115,7 @@ async fn frames_glued_to_the_request_are_read() {
     let mut bytes = request(JSON).into_bytes();
     bytes.extend(b"\x81\x83\0\0\0\0[1]\x81\x83\0\0\0\0[");
     client.write_all(&bytes).await.unwrap();
-    let accepted = within(accept_web(accepted, &web(), &settings(), None, PATIENCE)).await;
+    let accepted = within(accept_web(accepted, &web(), &settings(), PATIENCE)).await;
     let connection = accepted.unwrap().unwrap();
     assert_eq!(connection.info().serializer, Serializer::Json);
     assert_eq!(connection.info().http.as_ref().unwrap().target, "/ws");
