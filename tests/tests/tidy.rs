@@ -83,7 +83,7 @@ const ARROWS: [(&str, &[&str], &[&str]); 13] = [
 ];
 
 /// Crates of tests: they may use anything, and nothing that is shipped may use them.
-const FOR_TESTS: [&str; 2] = ["weald-tests", "weald-client-testing"];
+const FOR_TESTS: [&str; 3] = ["weald-tests", "weald-client-testing", "weald-wamp-fuzz"];
 
 /// Where unsafe code is: LMDB behind the store.
 const UNSAFE: [&str; 1] = ["storage/src/lmdb.rs"];
