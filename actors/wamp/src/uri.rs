@@ -4,7 +4,7 @@
 //! one admits lower-case letters, digits and `_` only. Patterns of prefixes may end in an empty component, those of
 //! wildcards may have empty components anywhere.
 //!
-//! What it guarantees: [`matches`] is the definition of matching; a faster structure has to agree with it.
+//! What it guarantees: [`matches()`] is the definition of matching; a faster structure has to agree with it.
 //!
 //! What it refuses: to know who may use which URI.
 
