@@ -23,6 +23,7 @@ use crate::spec::{Kind, Restart, Shutdown, Strategy};
 use crate::supervisor::{Args, Plan, SupMsg, Supervisor};
 use crate::supervisor_spec::SupervisorSpec;
 use crate::task::{BoxError, TaskActor, TaskContext};
+use crate::tasks::{Owner, OwnerArgs, TasksHandle, TasksSpec};
 
 /// Time a worker has for `pre_start` unless told otherwise. A guess: long enough to recover a
 /// store, short enough that a boot that hangs becomes a report.
@@ -126,6 +127,19 @@ impl ChildSpec {
         let address = handle.address().clone();
         let mut child = Self::of(id, Kind::Supervisor, move |cx| {
             start_supervisor(cx, &plan, Some(address.clone()))
+        });
+        child.strategy = Some(Strategy::Dynamic);
+        child
+    }
+
+    /// A supervisor of light tasks, which are started by `handle`.
+    #[must_use]
+    pub fn tasks(id: &str, handle: &TasksHandle, spec: TasksSpec) -> Self {
+        let handle = handle.clone();
+        let mut child = Self::of(id, Kind::Supervisor, move |cx| {
+            let (scope, path) = (cx.scope.clone(), Arc::clone(&cx.path));
+            let args = OwnerArgs { scope, path, handle: handle.clone(), spec };
+            Box::pin(spawn(cx, Owner, args, None))
         });
         child.strategy = Some(Strategy::Dynamic);
         child

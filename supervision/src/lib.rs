@@ -63,6 +63,7 @@ mod scope;
 mod supervisor;
 mod supervisor_spec;
 mod task;
+mod tasks;
 
 pub use address::{Address, CallError, MAILBOX_LEN_MAX, Undelivered};
 pub use child::ChildSpec;
@@ -75,3 +76,4 @@ pub use scope::{ChildCounts, Scope, ScopeError, Status, TreeNode};
 pub use spec::{AutoShutdown, Backoff, Intensity, Kind, Restart, Shutdown, Strategy};
 pub use supervisor_spec::SupervisorSpec;
 pub use task::{BoxError, TaskContext};
+pub use tasks::{TASKS_LISTED_MAX, TaskCounts, TaskInfo, TasksHandle, TasksSpec};

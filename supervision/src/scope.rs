@@ -21,6 +21,7 @@ use crate::log::{SupervisionLog, unix_ms};
 use crate::panics;
 use crate::record::{Event, Record};
 use crate::spec::{Kind, Strategy};
+use crate::tasks::{Group, TaskInfo};
 
 /// How long a killed actor is waited for before it is reported as unkillable. A guess: a thread
 /// that blocks longer than this will not come back on its own.
@@ -57,6 +58,8 @@ struct Entry {
     actor_id: String,
     restarts: u64,
     last_exit: Option<String>,
+    /// Of a supervisor of light tasks that is up.
+    tasks: Option<Arc<Group>>,
 }
 
 /// What is known of a child before it runs.
@@ -116,6 +119,11 @@ impl Scope {
             .iter()
             .map(|(path, entry)| (path.matches('/').count(), entry.order, entry.node(path, now_ms)))
             .collect();
+        for (path, entry) in entries.iter() {
+            let depth = path.matches('/').count() + 1;
+            let tasks = entry.tasks.iter().flat_map(|tasks| tasks.list());
+            nodes.extend((0..).zip(tasks).map(|(order, task)| (depth, order, task_node(&task))));
+        }
         drop(entries);
         // Deepest first, so that each node is complete when it moves into its parent.
         nodes.sort_by_key(|(depth, order, _)| (std::cmp::Reverse(*depth), *order));
@@ -139,6 +147,7 @@ impl Scope {
             restarts: 0,
             mailbox_depth: 0,
             last_exit: None,
+            tasks: None,
             children: Vec::new(),
         })
     }
@@ -153,7 +162,8 @@ impl Scope {
         entries.get(path).map(|entry| entry.node(path, now_ms)).ok_or_else(|| not_found(path))
     }
 
-    /// The children of the supervisor at this path, in start order, without grandchildren.
+    /// The children of the supervisor at this path, in start order, without grandchildren; of light tasks the oldest
+    /// [`crate::TASKS_LISTED_MAX`].
     ///
     /// # Errors
     /// [`ScopeError::NotFound`].
@@ -167,6 +177,10 @@ impl Scope {
             .filter(|(child, _)| !child[path.len() + 1..].contains('/'))
             .map(|(child, entry)| (entry.order, entry.node(child, now_ms)))
             .collect();
+        let tasks = entries.get(path).and_then(|entry| entry.tasks.clone());
+        drop(entries);
+        let tasks = tasks.iter().flat_map(|tasks| tasks.list());
+        children.extend((0..).zip(tasks).map(|(order, task)| (order, task_node(&task))));
         children.sort_by_key(|(order, _)| *order);
         Ok(children.into_iter().map(|(_, node)| node).collect())
     }
@@ -177,6 +191,9 @@ impl Scope {
     /// [`ScopeError::NotFound`].
     pub fn count_children(&self, path: &str) -> Result<ChildCounts, ScopeError> {
         let mut counts = ChildCounts::default();
+        if let Some(tasks) = self.get(path)?.tasks {
+            return Ok(ChildCounts { specs: tasks, active: tasks, supervisors: 0, workers: tasks });
+        }
         for child in self.which_children(path)? {
             counts.specs += 1;
             counts.active += u64::from(matches!(child.status, Status::Running | Status::Stopping));
@@ -240,6 +257,7 @@ impl Scope {
             actor_id: String::new(),
             restarts: 0,
             last_exit: None,
+            tasks: None,
         };
         self.entries().insert(path.to_owned(), entry);
     }
@@ -259,6 +277,12 @@ impl Scope {
         }
     }
 
+    pub(crate) fn set_tasks(&self, path: &str, tasks: &Arc<Group>) {
+        if let Some(entry) = self.entries().get_mut(path) {
+            entry.tasks = Some(Arc::clone(tasks));
+        }
+    }
+
     pub(crate) fn set_status(&self, path: &str, status: Status) {
         if let Some(entry) = self.entries().get_mut(path) {
             entry.status = status;
@@ -269,6 +293,7 @@ impl Scope {
         if let Some(entry) = self.entries().get_mut(path) {
             entry.status = Status::Stopped;
             entry.live = None;
+            entry.tasks = None;
             entry.last_exit = Some(last_exit);
         }
     }
@@ -356,8 +381,26 @@ impl Entry {
             restarts: self.restarts,
             mailbox_depth: self.live.as_ref().map_or(0, |l| l.probe.depth()),
             last_exit: self.last_exit.clone(),
+            tasks: self.tasks.as_ref().map(|tasks| tasks.len() as u64),
             children: Vec::new(),
         }
+    }
+}
+
+fn task_node(task: &TaskInfo) -> TreeNode {
+    TreeNode {
+        path: task.path.to_string(),
+        id: task.path.rsplit('/').next().unwrap_or_default().to_owned(),
+        kind: Kind::Worker,
+        strategy: None,
+        status: Status::Running,
+        actor_id: String::new(),
+        uptime_ms: task.uptime_ms,
+        restarts: 0,
+        mailbox_depth: 0,
+        last_exit: None,
+        tasks: None,
+        children: Vec::new(),
     }
 }
 

@@ -36,7 +36,16 @@ impl Canceller {
 
 impl TaskContext {
     pub(crate) fn new(path: Arc<str>) -> Self {
-        Self { path, cancel: Arc::new(watch::Sender::new(false)) }
+        Self::with_cancel(path, Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Of a task that is cancelled together with others.
+    pub(crate) fn with_cancel(path: Arc<str>, cancel: Arc<watch::Sender<bool>>) -> Self {
+        Self { path, cancel }
+    }
+
+    pub(crate) fn path_shared(&self) -> Arc<str> {
+        Arc::clone(&self.path)
     }
 
     pub(crate) fn canceller(&self) -> Canceller {

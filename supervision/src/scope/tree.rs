@@ -43,6 +43,9 @@ pub struct TreeNode {
     pub mailbox_depth: u64,
     /// How the incarnation before this one ended.
     pub last_exit: Option<String>,
+    /// Light tasks, of a supervisor of such; `children` names the oldest of them only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u64>,
     /// In start order.
     pub children: Vec<Self>,
 }

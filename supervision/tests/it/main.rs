@@ -15,4 +15,5 @@ mod restarts;
 mod shell;
 mod stops;
 mod support;
+mod tasks;
 mod tree;
