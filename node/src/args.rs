@@ -2,6 +2,7 @@
 //!
 //! Guarantees: every command takes `--json` and `--data-dir` before or after its name, and shows an example in `--help`.
 
+use crate::cmd::bench::args::Bench;
 use crate::config::log::Format;
 use crate::transfer::import::OnBad;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -103,6 +104,9 @@ pub(crate) enum Command {
     /// Manage credentials of clients
     #[command(subcommand)]
     Client(Client),
+    /// Load a router, and measure what it does and costs
+    #[command(subcommand)]
+    Bench(Bench),
     /// Change what the node logs, until it restarts
     #[command(after_help = "Example:\n  weald log-level info,weald_storage=debug")]
     LogLevel {
@@ -560,7 +564,7 @@ pub(crate) enum Config {
     },
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; a duration looks like 10s or 5m"))
 }
 

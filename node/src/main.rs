@@ -98,6 +98,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Dev(args) => dev::run(&args, &global, out),
         Command::Config(args) => cmd::config::run(args, &global, &mut out),
         Command::Cluster(args::Cluster::Init(args)) => cmd::init::run(&args, &mut out),
+        Command::Bench(bench) => cmd::bench::run(&bench, &mut out),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(CLIENT_THREADS)
@@ -150,6 +151,7 @@ async fn client_command(command: Command, global: &Global, out: &mut Out) -> Out
         | Command::Dev(_)
         | Command::BootPlan
         | Command::Config(_)
+        | Command::Bench(_)
         | Command::CheckEnv { .. } => {
             Err(Failure::new(Exit::Usage, "this command does not talk to a node"))
         }

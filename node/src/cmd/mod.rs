@@ -4,6 +4,7 @@
 //! [`crate::exit::Exit`] of the documented table.
 
 pub(crate) mod aae;
+pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod config;
