@@ -206,3 +206,7 @@ impl Decoder {
 pub fn ping() -> Bytes {
     Bytes::from_static(&[PING, 0, 0, 0])
 }
+
+#[cfg(test)]
+#[path = "raw_test.rs"]
+mod tests;

@@ -285,3 +285,7 @@ pub(crate) fn close_frame(code: Option<u16>) -> Bytes {
     control(Control::Close, code.as_ref().map_or(&[], |code| &code[..]), &mut out);
     out.into()
 }
+
+#[cfg(test)]
+#[path = "codec_test.rs"]
+mod tests;
