@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Parts: `puts` (durable puts a second, 64 and 256 tasks, at one node and at the nodes of a cluster in turn; a round ends
-//! only when every node has everything), `latency` (from before a put on one node until a client of another is told, beside
+//! only when every node has everything; and the CPU of the nodes for each), `latency` (from before a put on one node until a client of another is told, beside
 //! a bare TCP ping-pong), `missed` (a node that was down while keys were written: time and bytes until it has them),
 //! `exchange` (many equal keys and ten that differ), `idle` (traffic of a cluster in which nothing happens).
 //!
@@ -100,8 +100,13 @@ async fn load(client: &Client, from: usize, to: usize) -> Result<()> {
     Ok(())
 }
 
-/// Puts a second by so many tasks on these nodes in turn, until all have all.
-async fn round(clients: &[Client], tasks: usize, time: Duration, seed: u64) -> Result<(f64, f64)> {
+/// Puts a second by so many tasks on these nodes in turn, until they are acknowledged and until all have all; how many.
+async fn round(
+    clients: &[Client],
+    tasks: usize,
+    time: Duration,
+    seed: u64,
+) -> Result<(f64, f64, f64)> {
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
@@ -131,7 +136,7 @@ async fn round(clients: &[Client], tasks: usize, time: Duration, seed: u64) -> R
     same_rows(clients).await?;
     let everywhere = began.elapsed().as_secs_f64();
     let count = count.load(Ordering::Relaxed) as f64;
-    Ok((count / acknowledged, count / everywhere))
+    Ok((count / acknowledged, count / everywhere, count))
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -143,20 +148,37 @@ fn clients(cluster: &Cluster, nodes: usize) -> Vec<Client> {
     (0..nodes).map(|node| cluster.client(node)).collect()
 }
 
+fn pids(cluster: &mut Cluster) -> Vec<u32> {
+    (0..cluster.len()).map(|node| cluster.node(node).pid()).collect()
+}
+
+/// Milliseconds of CPU that these processes have used.
+fn cpu_of(pids: &[u32]) -> Result<f64> {
+    let ms: u64 = pids.iter().map(|pid| cpu_ms(*pid)).sum::<Result<u64>>()?;
+    Ok(ms as f64)
+}
+
 fn puts() -> Result<()> {
     let time = Duration::from_secs(number("WEALD_BENCH_SECONDS", 5)?);
     let rounds = number("WEALD_BENCH_ROUNDS", 3)?;
     println!(
         "\nputs: values of {VALUE_BYTES} bytes, every put synced, {rounds} rounds of {time:?}"
     );
-    let one = Cluster::start("bench-one", Options::new(Wire::Direct, 1));
-    let three = Cluster::start("bench-three", Options::new(Wire::Direct, 3));
+    let mut one = Cluster::start("bench-one", Options::new(Wire::Direct, 1));
+    let mut three = Cluster::start("bench-three", Options::new(Wire::Direct, 3));
+    let (pids_of_one, pids_of_three) = (pids(&mut one), pids(&mut three));
     for tasks in [64, 256] {
         let (mut alone, mut acked, mut everywhere) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut cpu_alone, mut cpu_three) = (Vec::new(), Vec::new());
         for n in 0..rounds {
             let seed = n * 1000 + tasks as u64;
-            alone.push(one.block(round(&clients(&one, 1), tasks, time, seed))?.0);
-            let (a, e) = three.block(round(&clients(&three, 3), tasks, time, seed))?;
+            let before = cpu_of(&pids_of_one)?;
+            let (a, _, count) = one.block(round(&clients(&one, 1), tasks, time, seed))?;
+            cpu_alone.push((cpu_of(&pids_of_one)? - before) * 1000.0 / count);
+            alone.push(a);
+            let before = cpu_of(&pids_of_three)?;
+            let (a, e, count) = three.block(round(&clients(&three, 3), tasks, time, seed))?;
+            cpu_three.push((cpu_of(&pids_of_three)? - before) * 1000.0 / count);
             acked.push(a);
             everywhere.push(e);
         }
@@ -165,6 +187,11 @@ fn puts() -> Result<()> {
             "{tasks:>4} tasks: one node {alone:>7.0}/s   three nodes, acknowledged {acked:>7.0}/s   \
              on all three {everywhere:>7.0}/s   ratio {:.2}",
             everywhere / alone
+        );
+        println!(
+            "            CPU of the nodes for a put: one node {:.0} us   three nodes {:.0} us in all",
+            median(cpu_alone),
+            median(cpu_three)
         );
     }
     one.finish();
@@ -302,10 +329,10 @@ fn exchange() -> Result<()> {
         cluster.block(load(&cluster.client(0), keys, keys + differences))?;
         cluster.start_node(1);
         cluster.wait_formed(Duration::from_secs(30));
-        let pids = [cluster.node(0).pid(), cluster.node(1).pid()];
-        let before: u64 = pids.iter().map(|pid| cpu_ms(*pid)).sum::<Result<u64>>()?;
+        let pids = pids(&mut cluster);
+        let before = cpu_of(&pids)?;
         let run = cluster.cli(0, &["aae", "run", &Cluster::node_name(1), "--json"]);
-        let after: u64 = pids.iter().map(|pid| cpu_ms(*pid)).sum::<Result<u64>>()?;
+        let after = cpu_of(&pids)?;
         let report: Value = serde_json::from_str(&run.out).context(run.err)?;
         println!(
             "exchange: {keys} equal keys, {differences} differences: {} ms, {} bytes in, {} bytes out, {} ms of CPU on both nodes, {} partitions walked",

@@ -106,8 +106,9 @@ impl FakeNode {
         let scope = Scope::new("test-node", None);
         let service = Arc::new(FakeService::new(scope.clone()));
         let sessions = Sessions::new();
-        let (transport, bound) = transport::child_spec(
-            config,
+        let transport = transport::Transport::new(config);
+        let bound = transport.bound();
+        let transport = transport.child_spec(
             Arc::<FakeService>::clone(&service),
             Arc::<FakeCredentials>::clone(&credentials),
             Arc::clone(&sessions),

@@ -122,18 +122,6 @@ impl Bound {
     }
 }
 
-/// The supervisor `transport` of a node that has no peers, and where it listens once it is up.
-#[must_use]
-pub fn child_spec(
-    config: Config,
-    service: Arc<dyn Service>,
-    credentials: Arc<dyn Credentials>,
-    sessions: Arc<Sessions>,
-) -> (ChildSpec, Bound) {
-    let transport = Transport::new(config);
-    (transport.child_spec(service, credentials, sessions), transport.bound())
-}
-
 impl Transport {
     /// Where it listens, once it does.
     #[must_use]
