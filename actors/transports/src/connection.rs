@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
-use weald_wamp::Serializer;
+use weald_wamp::Subprotocol;
 
 /// What every connection of a listener has in common.
 #[derive(Debug, Clone)]
@@ -176,9 +176,9 @@ impl Connection {
                 Codec::Raw(raw::Decoder::new(raw::announced_bytes(message_bytes_max)))
             }
             Kind::WebSocket => {
-                let is_text = parts.info.serializer == Serializer::Json;
-                let batched = parts.info.batched;
-                Codec::WebSocket(websocket::Decoder::new(is_text, batched, message_bytes_max))
+                let ConnectionInfo { serializer, batched, .. } = parts.info;
+                let subprotocol = Subprotocol { serializer, batched };
+                Codec::WebSocket(websocket::Decoder::new(subprotocol, message_bytes_max))
             }
         };
         let outbox = Outbox::new(write, parts.framing, parts.peer_bytes_max, egress);
@@ -213,6 +213,9 @@ impl Connection {
 
     /// Waits for messages and appends them to `inbox`; at least one if the outcome is [`Read::Messages`], and at most what
     /// one read of the socket holds. May be cancelled: nothing is lost.
+    ///
+    /// What the socket does not take at once is written while this waits, and time passes for the peer only then: a session
+    /// should not be away from it for long.
     pub async fn read(&mut self, inbox: &mut Vec<Bytes>, deadline: Option<Instant>) -> Read {
         std::future::poll_fn(|cx| self.poll_event(cx, inbox, deadline)).await
     }
@@ -239,10 +242,14 @@ impl Connection {
             self.writing |= self.outbox.is_owners();
             self.kicked = self.outbox.kicked();
         }
-        if let Some(kick) = self.kicked
-            && (kick.is_at_once() || !std::mem::replace(&mut self.is_told, true))
-        {
-            return Poll::Ready(Read::Kicked(kick));
+        match self.kicked {
+            // What the client has sent before it went is still to be read.
+            None | Some(Kick::Broken) => {}
+            Some(Kick::Asked) if self.is_told => {}
+            Some(kick) => {
+                self.is_told = true;
+                return Poll::Ready(Read::Kicked(kick));
+            }
         }
         if let Some(reason) = &self.closed {
             return Poll::Ready(Read::Closed(reason.clone()));
@@ -250,6 +257,9 @@ impl Connection {
         self.poll_write(cx);
         if let Poll::Ready(read) = self.poll_input(cx, inbox) {
             return Poll::Ready(read);
+        }
+        if let Some(kick @ Kick::Broken) = self.kicked {
+            return Poll::Ready(Read::Kicked(kick));
         }
         self.poll_timers(cx, deadline)
     }

@@ -9,12 +9,11 @@ use bytes::Bytes;
 use std::convert::Infallible;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+use weald_wamp::Subprotocol;
+use weald_wamp::batch::RECORD_SEPARATOR;
 
 /// The longest message a RawSocket frame can hold.
 pub const RAW_BYTES_MAX: usize = 1 << 24;
-
-/// Ends each message of a batch in JSON.
-const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Room for the longest header of an unmasked WebSocket frame.
 const WEBSOCKET_ROOM: usize = 10;
@@ -38,6 +37,17 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// That of a WebSocket with this subprotocol.
+    #[must_use]
+    pub fn of(subprotocol: Subprotocol) -> Self {
+        match (subprotocol.serializer.is_binary(), subprotocol.batched) {
+            (false, false) => Self::Text,
+            (true, false) => Self::Binary,
+            (false, true) => Self::TextBatched,
+            (true, true) => Self::BinaryBatched,
+        }
+    }
+
     /// Frames what `write` appends, which is one encoded message. `write` must append only.
     ///
     /// # Limits

@@ -6,10 +6,11 @@
 //! What it refuses: HTTP/2. Paths nobody has asked for are not found.
 
 use crate::connection::{Connection, Parts, Settings};
+use crate::framing::Framing;
 use crate::handshake::{Accepted, Origin, Rejected};
 use crate::info::{ConnectionInfo, HttpInfo, Kind};
 use crate::socket::Stream;
-use crate::websocket::{Opened, Origins, Subprotocol, open, refuse};
+use crate::websocket::{Opened, Origins, open, refuse};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use weald_wamp::Subprotocol;
 
 /// Bytes of a request's head, at least what hyper needs. // guess
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -158,7 +160,7 @@ pub(crate) async fn accept_web_after<W>(
             tls,
             http: Some(Box::new(http)),
         },
-        framing: subprotocol.framing(),
+        framing: Framing::of(subprotocol),
         peer_bytes_max: usize::MAX,
         place,
     };

@@ -39,4 +39,4 @@ pub use outbox::{Class, Config as EgressConfig, Counts, Egress, Kick, Outbox, Po
 pub use proxy::ProxyError;
 pub use socket::Stream;
 pub use tls::{Tls, TlsError, TlsFiles};
-pub use websocket::{OriginError, Origins, Refusal, Subprotocol, Violation};
+pub use websocket::{OriginError, Origins, Refusal, Violation};

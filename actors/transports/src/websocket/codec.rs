@@ -6,15 +6,18 @@
 //! What it refuses: extensions. Frame headers and close codes are tungstenite's; messages are put together here, because
 //! tungstenite's own assembly keeps a buffer for every idle connection and copies every message into it.
 
-use super::batch;
 use bytes::{Buf as _, Bytes, BytesMut};
 use std::io::Cursor;
 use thiserror::Error;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use weald_wamp::Subprotocol;
+use weald_wamp::batch::{self, BatchError};
 
 /// The longest header of a frame.
 const HEADER_BYTES_MAX: usize = 14;
+/// Messages of one batch, so that a batch of nothing but small ones costs no more memory than it is long. // guess
+const BATCH_MESSAGES_MAX: usize = 64 * 1024;
 /// The longest payload of a control frame.
 const CONTROL_BYTES_MAX: u64 = 125;
 
@@ -38,8 +41,8 @@ pub enum Violation {
         max: usize,
     },
     /// An empty batch, or not the parts it says it has.
-    #[error("malformed batch of messages")]
-    Batch,
+    #[error(transparent)]
+    Batch(#[from] BatchError),
 }
 
 impl Violation {
@@ -47,7 +50,7 @@ impl Violation {
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {
-            Self::Protocol(_) | Self::Batch => 1002,
+            Self::Protocol(_) | Self::Batch(_) => 1002,
             Self::Type => 1003,
             Self::Text => 1007,
             Self::TooLong { .. } => 1009,
@@ -72,8 +75,7 @@ impl From<Violation> for End {
 /// Cuts a stream of bytes into messages.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    is_text: bool,
-    is_batched: bool,
+    subprotocol: Subprotocol,
     message_bytes_max: usize,
     /// Frames of a message whose last one has not come.
     fragments: Option<Box<Fragments>>,
@@ -87,8 +89,12 @@ struct Fragments {
 }
 
 impl Decoder {
-    pub(crate) fn new(is_text: bool, is_batched: bool, message_bytes_max: usize) -> Self {
-        Self { is_text, is_batched, message_bytes_max, fragments: None }
+    pub(crate) fn new(subprotocol: Subprotocol, message_bytes_max: usize) -> Self {
+        Self { subprotocol, message_bytes_max, fragments: None }
+    }
+
+    fn is_text(&self) -> bool {
+        !self.subprotocol.serializer.is_binary()
     }
 
     /// Takes every whole frame off the front of `input`; as [`raw::Decoder::decode`](crate::raw::Decoder::decode).
@@ -156,7 +162,7 @@ impl Decoder {
             OpCode::Data(_) if self.fragments.is_some() => {
                 return Err(Violation::Protocol("message within a message"));
             }
-            OpCode::Data(kind) if (kind == Data::Text) != self.is_text => {
+            OpCode::Data(kind) if (kind == Data::Text) != self.is_text() => {
                 return Err(Violation::Type);
             }
             OpCode::Data(_) => {}
@@ -179,7 +185,7 @@ impl Decoder {
     ) -> Result<(), Violation> {
         let message = match self.fragments.take() {
             None if is_final => {
-                if self.is_text && std::str::from_utf8(&payload).is_err() {
+                if self.is_text() && std::str::from_utf8(&payload).is_err() {
                     return Err(Violation::Text);
                 }
                 payload.freeze()
@@ -187,7 +193,7 @@ impl Decoder {
             fragments => {
                 let mut fragments = fragments.unwrap_or_default();
                 fragments.bytes.extend_from_slice(&payload);
-                if self.is_text {
+                if self.is_text() {
                     fragments.check_text(is_final)?;
                 }
                 if !is_final {
@@ -197,8 +203,12 @@ impl Decoder {
                 fragments.bytes.freeze()
             }
         };
-        if self.is_batched {
-            return batch::split(message, self.is_text, messages);
+        if self.subprotocol.batched {
+            let serializer = self.subprotocol.serializer;
+            let before = messages.len();
+            batch::split(serializer, &message, BATCH_MESSAGES_MAX, messages)
+                .inspect_err(|_malformed| messages.truncate(before))?;
+            return Ok(());
         }
         messages.push(message);
         Ok(())

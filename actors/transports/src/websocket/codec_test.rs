@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use weald_wamp::Serializer;
 
 const MAX: usize = 1 << 20;
 
@@ -20,7 +21,8 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 }
 
 fn decode(is_text: bool, stream: &[u8], cuts: &[usize]) -> (Vec<Bytes>, Vec<u8>, Option<End>) {
-    let mut decoder = Decoder::new(is_text, false, MAX);
+    let serializer = if is_text { Serializer::Json } else { Serializer::Cbor };
+    let mut decoder = Decoder::new(Subprotocol { serializer, batched: false }, MAX);
     let (mut messages, mut reply) = (Vec::new(), Vec::new());
     let mut input = BytesMut::new();
     let mut at = 0;

@@ -5,7 +5,6 @@
 //!
 //! What it refuses: clients that offer no subprotocol of WAMP, and extensions.
 
-use super::Subprotocol;
 use crate::info::HttpInfo;
 use http::header::{
     CONNECTION, COOKIE, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -14,6 +13,7 @@ use http::header::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
+use weald_wamp::Subprotocol;
 
 /// Which web pages may open connections. Clients that are no browsers send no origin, and are let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +107,7 @@ pub(crate) fn open<B>(request: &Request<B>, origins: &Origins) -> Result<Opened,
     if !origins.allows(headers.get(ORIGIN)) {
         return Err(Refusal::Origin);
     }
-    let subprotocol = tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
-        .find_map(Subprotocol::of)
+    let subprotocol = Subprotocol::select(tokens(headers, &SEC_WEBSOCKET_PROTOCOL))
         .ok_or(Refusal::Subprotocol)?;
     let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -332,6 +332,65 @@ async fn slow_handshakes_are_given_up() {
 }
 
 #[tokio::test]
+async fn idle_http_connection_is_given_up() {
+    let mut endpoint = Endpoint::new(LOOPBACK, Protocols::Web(web()));
+    endpoint.handshake_timeout = Duration::from_millis(300);
+    let (listener, _infos) = start(endpoint);
+    let mut client = connect(&listener).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 404 "));
+    assert!(rest(&mut client).await.starts_with(b"not found\n"));
+}
+
+/// Goal: a listener without descriptors goes on when there are some again. Method: the test runs itself in a process that
+/// may have few, and takes them all.
+#[tokio::test]
+async fn listener_survives_that_descriptors_run_out() {
+    const INNER: &str = "WEALD_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(INNER).is_none() {
+        let mut again = tokio::process::Command::new("sh");
+        again
+            .args(["-c", "ulimit -n 60 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap());
+        again.args(["--exact", "listener::listener_survives_that_descriptors_run_out"]);
+        let output = within(again.env(INNER, "1").output()).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        return assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+    let (listener, mut infos) = start(Endpoint::new(LOOPBACK, Protocols::RawSocket));
+    let mut clients = Vec::new();
+    let error = loop {
+        match TcpStream::connect(port(&listener)).await {
+            Ok(mut client) => {
+                client.write_all(RAW).await.unwrap();
+                clients.push(client);
+            }
+            Err(e) => break e,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    // Too many open files: for the server, too, who accepts from the same ones.
+    assert_eq!(error.raw_os_error(), Some(24), "{error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut accepted = 0;
+    while infos.try_recv().is_ok() {
+        accepted += 1;
+    }
+    assert!(accepted > 0 && accepted <= clients.len(), "{accepted} of {}", clients.len());
+    drop(clients);
+    let mut client = within(async {
+        loop {
+            if let Ok(client) = TcpStream::connect(port(&listener)).await {
+                break client;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    speak_raw(&mut client).await;
+}
+
+#[tokio::test]
 async fn stopped_listener_frees_its_port_and_leaves_connections_alone() {
     let (listener, mut infos) = start(Endpoint::new(LOOPBACK, Protocols::Both(web())));
     let address = port(&listener);

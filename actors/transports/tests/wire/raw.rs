@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use weald_transports::raw::{FrameError, HandshakeError};
-use weald_transports::{CloseReason, Framing, Kick, Read, Rejected, accept_raw};
+use weald_transports::{Class, CloseReason, Framing, Kick, Pushed, Read, Rejected, accept_raw};
 use weald_wamp::Serializer;
 
 /// The handshake in the given pieces, and what comes of it.
@@ -205,10 +205,7 @@ async fn kick_is_heard_once_and_what_is_queued_is_sent() {
     let (mut connection, read) = within(reader).await.unwrap();
     assert_eq!(read, Read::Kicked(Kick::Asked));
     let framed = outbox.framing().frame(|out| out.extend_from_slice(b"bye"));
-    assert_eq!(
-        outbox.push(framed, weald_transports::Class::Reply),
-        weald_transports::Pushed::First
-    );
+    assert_eq!(outbox.push(framed, Class::Reply), Pushed::First);
     let soon = Instant::now() + Duration::from_millis(20);
     assert_eq!(within(connection.read(&mut Vec::new(), Some(soon))).await, Read::Deadline);
     let closing =
@@ -217,6 +214,34 @@ async fn kick_is_heard_once_and_what_is_queued_is_sent() {
     drop(client);
     within(closing).await.unwrap();
     let framed = outbox.framing().frame(|out| out.extend_from_slice(b"late"));
-    let late = outbox.push(framed, weald_transports::Class::Reply);
-    assert_eq!(late, weald_transports::Pushed::Refused);
+    let late = outbox.push(framed, Class::Reply);
+    assert_eq!(late, Pushed::Refused);
+}
+
+#[tokio::test]
+async fn last_words_of_a_client_that_is_gone_are_read() {
+    let (mut connection, mut client) = raw_pair(&settings()).await;
+    client.write_all(b"\0\0\0\x04last").await.unwrap();
+    let outbox = connection.outbox().clone();
+    // Makes the connection be reset when the client, who has not read it, closes.
+    let framed = outbox.framing().frame(|out| out.extend_from_slice(b"unread"));
+    assert_eq!(outbox.push(framed.clone(), Class::Reply), Pushed::First);
+    outbox.flush();
+    let mut inbox = Vec::new();
+    assert_eq!(within(connection.read(&mut inbox, None)).await, Read::Messages);
+    client.readable().await.unwrap();
+    drop(client);
+    let end = loop {
+        // Written until the socket says that it is broken.
+        if outbox.push(framed.clone(), Class::Reply) == Pushed::First {
+            outbox.flush();
+        }
+        let soon = Instant::now() + Duration::from_millis(5);
+        match within(connection.read(&mut inbox, Some(soon))).await {
+            Read::Deadline => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Read::Closed(_) | Read::Kicked(Kick::Broken)), "{end:?}");
+    assert_eq!(inbox, ["last"]);
 }

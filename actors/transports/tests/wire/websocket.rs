@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use weald_transports::{Class, Close, CloseReason, Pushed, Read, Violation, accept_web};
 use weald_wamp::Serializer;
+use weald_wamp::batch::BatchError;
 
 /// The answer to a request.
 async fn answer(request: String) -> String {
@@ -149,9 +150,19 @@ async fn violations_close_with_their_code() {
     for (protocol, bytes, violation, code) in [
         ("wamp.2.json", masked(0x82, b"x"), Violation::Type, 1003_u16),
         ("wamp.2.cbor", masked(0x81, b"x"), Violation::Type, 1003),
-        ("wamp.2.json.batched", masked(0x81, b""), Violation::Batch, 1002),
-        ("wamp.2.json.batched", masked(0x81, b"[1]"), Violation::Batch, 1002),
-        ("wamp.2.cbor.batched", masked(0x82, b"\0\0\0\x05x"), Violation::Batch, 1002),
+        ("wamp.2.json.batched", masked(0x81, b""), Violation::Batch(BatchError::Empty), 1002),
+        (
+            "wamp.2.json.batched",
+            masked(0x81, b"[1]"),
+            Violation::Batch(BatchError::Truncated),
+            1002,
+        ),
+        (
+            "wamp.2.cbor.batched",
+            masked(0x82, b"\0\0\0\x05x"),
+            Violation::Batch(BatchError::Truncated),
+            1002,
+        ),
         ("wamp.2.json", b"\x81\x03[1]".to_vec(), Violation::Protocol("frame is not masked"), 1002),
         (
             "wamp.2.json",
