@@ -31,7 +31,7 @@ fn every_message_type_is_among_the_random_ones() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(50))]
 
     #[test]
     fn messages_decode_to_what_was_encoded((serializer, message) in strategy::message()) {
@@ -97,7 +97,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn any_octets_keep_the_laws(octets in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -46,6 +46,30 @@ impl<'a> CborReader<'a> {
         read(&mut self.tokens).map_err(|error| Self::fault(at, &error))
     }
 
+    /// The kind of value its first octet tells, where one octet tells it all: the way of most values.
+    #[inline]
+    fn plain(&self) -> Option<Kind> {
+        let octet = self.frame.get(self.tokens.position())?;
+        // Lengths 24 to 27 follow in octets of their own; 28 to 31 are malformed or indefinite.
+        match (octet & KINDS, octet & !KINDS) {
+            (_, 28..) => None,
+            (UNSIGNED | NEGATIVE, _) => Some(Kind::Number),
+            (BYTES, _) => Some(Kind::Bytes),
+            (TEXT, _) => Some(Kind::Text),
+            (ARRAY, _) => Some(Kind::List),
+            (MAP, _) => Some(Kind::Map),
+            _ => None,
+        }
+    }
+
+    fn integer(&mut self, at: usize) -> Result<Number, DecodeError> {
+        let number = i128::from(self.token(Decoder::int)?);
+        if number < i64::MIN.into() {
+            return Err(DecodeError::Unsupported { at, what: "an integer beyond 64 bits" });
+        }
+        Ok(Number::Int(number))
+    }
+
     fn datatype(&self) -> Result<Type, DecodeError> {
         let at = self.tokens.position();
         self.tokens.datatype().map_err(|error| Self::fault(at, &error))
@@ -70,6 +94,11 @@ impl<'a> CborReader<'a> {
 
     fn open(&mut self, map: bool) -> Result<Seq, DecodeError> {
         let at = self.tokens.position();
+        let plain = self.plain();
+        if plain == Some(if map { Kind::Map } else { Kind::List }) {
+            let len = if map { self.token(Decoder::map) } else { self.token(Decoder::array) }?;
+            return self.enter(at, len, map);
+        }
         let len = match (self.untagged(true)?, map) {
             (Type::Array | Type::ArrayIndef, false) => self.token(Decoder::array)?,
             (Type::Map | Type::MapIndef, true) => self.token(Decoder::map)?,
@@ -142,6 +171,9 @@ impl<'a> Reader<'a> for CborReader<'a> {
     }
 
     fn kind(&mut self) -> Result<Kind, DecodeError> {
+        if let Some(kind) = self.plain() {
+            return Ok(kind);
+        }
         let kind = self.untagged(true)?;
         let at = self.tokens.position();
         Ok(match kind {
@@ -188,25 +220,21 @@ impl<'a> Reader<'a> for CborReader<'a> {
     }
 
     fn number(&mut self) -> Result<Number, DecodeError> {
+        if self.plain() == Some(Kind::Number) {
+            return self.integer(self.at());
+        }
         let kind = self.untagged(true)?;
         let at = self.tokens.position();
         Ok(match kind {
             Type::F16 => Number::Float(self.token(Decoder::f16)?.into()),
             Type::F32 => Number::Float(self.token(Decoder::f32)?.into()),
             Type::F64 => Number::Float(self.token(Decoder::f64)?),
-            _ => {
-                let number = i128::from(self.token(Decoder::int)?);
-                if number < i64::MIN.into() {
-                    let what = "an integer beyond 64 bits";
-                    return Err(DecodeError::Unsupported { at, what });
-                }
-                Number::Int(number)
-            }
+            _ => self.integer(at)?,
         })
     }
 
     fn text(&mut self) -> Result<Cow<'a, str>, DecodeError> {
-        if self.untagged(true)? != Type::StringIndef {
+        if self.plain() == Some(Kind::Text) || self.untagged(true)? != Type::StringIndef {
             return self.token(Decoder::str).map(Cow::Borrowed);
         }
         let at = self.tokens.position();
@@ -229,7 +257,7 @@ impl<'a> Reader<'a> for CborReader<'a> {
     }
 
     fn octets(&mut self) -> Result<Bytes, DecodeError> {
-        if self.untagged(true)? != Type::BytesIndef {
+        if self.plain() == Some(Kind::Bytes) || self.untagged(true)? != Type::BytesIndef {
             let octets = self.token(Decoder::bytes)?;
             return Ok(self.frame.slice_ref(octets));
         }
@@ -317,6 +345,7 @@ impl<'a> Reader<'a> for CborReader<'a> {
 }
 
 /// The kinds of CBOR's first octet, in its upper three bits.
+const KINDS: u8 = 7 << 5;
 const UNSIGNED: u8 = 0 << 5;
 const NEGATIVE: u8 = 1 << 5;
 const BYTES: u8 = 2 << 5;

@@ -30,7 +30,7 @@ const OCTETS: &[u8] = b"\"\\u0000";
 /// Reads JSON.
 #[derive(Debug)]
 pub(crate) struct JsonReader<'a> {
-    text: ByteString,
+    frame: &'a Bytes,
     data: &'a [u8],
     str: &'a str,
     at: usize,
@@ -143,9 +143,7 @@ impl<'a> Reader<'a> for JsonReader<'a> {
         let budget = Budget::new(frame.len(), limits)?;
         let str = std::str::from_utf8(frame)
             .map_err(|e| DecodeError::Malformed { at: e.valid_up_to(), what: "not UTF-8" })?;
-        let text = ByteString::try_from(frame.clone())
-            .map_err(|e| DecodeError::Malformed { at: e.valid_up_to(), what: "not UTF-8" })?;
-        Ok(Self { text, data: frame, str, at: 0, budget })
+        Ok(Self { frame, data: frame, str, at: 0, budget })
     }
 
     fn at(&self) -> usize {
@@ -223,10 +221,13 @@ impl<'a> Reader<'a> for JsonReader<'a> {
 
     #[inline]
     fn shared_text(&mut self) -> Result<ByteString, DecodeError> {
-        Ok(match self.text()? {
-            Cow::Borrowed(text) => self.text.slice_ref(text),
-            Cow::Owned(text) => text.into(),
-        })
+        let at = self.at;
+        match self.text()? {
+            Cow::Borrowed(text) => ByteString::try_from(self.frame.slice_ref(text.as_bytes()))
+                .ok()
+                .ok_or(DecodeError::Malformed { at, what: "not UTF-8" }),
+            Cow::Owned(text) => Ok(text.into()),
+        }
     }
 
     fn octets(&mut self) -> Result<Bytes, DecodeError> {
