@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncReadExt as _;
 
-/// Bytes of one read at most. // measured: tests/throughput
+/// Bytes of one read at most. // guess
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Room for a read below which a new chunk is taken.
 const ROOM_BYTES: usize = 16 * 1024;

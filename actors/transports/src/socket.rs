@@ -62,10 +62,13 @@ impl WriteHalf {
     }
 
     pub(crate) fn try_write(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(half) => half.try_write_vectored(chunks),
-            Self::Unix(half) => half.try_write_vectored(chunks),
-            Self::Owners => Err(ErrorKind::WouldBlock.into()),
+        match (self, chunks) {
+            // The kernel has less to look at than with a list of one.
+            (Self::Tcp(half), [only]) => half.try_write(only),
+            (Self::Unix(half), [only]) => half.try_write(only),
+            (Self::Tcp(half), chunks) => half.try_write_vectored(chunks),
+            (Self::Unix(half), chunks) => half.try_write_vectored(chunks),
+            (Self::Owners, _) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 }

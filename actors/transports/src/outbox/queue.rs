@@ -10,7 +10,7 @@ use super::{Class, Kick, Policy, Pushed};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// What a chunk costs beside its bytes, so that many small ones are bounded, too. // measured: an entry and a share of its allocation
+/// What a chunk costs beside its bytes, so that many small ones are bounded, too. // guess: an entry of the queue and what an allocator adds
 pub(super) const ENTRY_BYTES: usize = 64;
 
 /// Bytes that one flush writes before it leaves the rest to the connection's own task, so that a session that sends to a

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 
-/// Chunks up to this are gathered: copying them costs less than a slice of their own. // measured: tests/throughput
+/// Chunks up to this are gathered: copying them costs less than a slice of their own. // guess
 const SMALL_BYTES: usize = 1024;
 /// Size of the buffer for small chunks.
 const SCRATCH_BYTES: usize = 64 * 1024;

@@ -1,6 +1,8 @@
 //! Listeners: every protocol on every kind of socket, proxies, TLS, bounds, and stopping.
 
-use crate::common::{PATIENCE, echo, exactly, head, request, rest, settings, web, within};
+use crate::common::{
+    PATIENCE, echo, exactly, head, request, rest, settings, settings_with, web, within,
+};
 use ipnet::IpNet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,8 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use weald_transports::{
-    Address, Bind, Connection, ConnectionInfo, Endpoint, Kind, Listener, Protocols, Tls, TlsFiles,
+    Address, Bind, Connection, ConnectionInfo, EgressConfig, Endpoint, Kick, Kind, Listener,
+    Protocols, Read, Tls, TlsFiles,
 };
 
 const LOOPBACK: Bind = Bind::Ip(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
@@ -187,6 +190,33 @@ async fn tls_carries_long_messages_both_ways_to_a_slow_reader() {
     assert_eq!(exactly(&mut client, 7).await, b"\0\0\0\x03end");
     client.shutdown().await.unwrap();
     assert_eq!(rest(&mut client).await, b"");
+}
+
+#[tokio::test]
+async fn tls_client_that_does_not_read_is_disconnected() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = certify(dir.path());
+    let mut endpoint = Endpoint::new(LOOPBACK, Protocols::RawSocket);
+    endpoint.tls = Some(Arc::new(Tls::load(files.clone()).unwrap()));
+    let config = EgressConfig { queue_bytes_max: 200_000, ..EgressConfig::default() };
+    let settings = settings_with(config);
+    let (ended, mut end) = mpsc::channel(1);
+    let serve = move |connection: Connection| {
+        let ended = ended.clone();
+        drop(tokio::spawn(async move { ended.send(echo(connection).await).await }));
+    };
+    let listener = Listener::start(endpoint, settings.clone(), Arc::new(serve)).unwrap();
+    let mut client = connect_tls(&listener, &files.cert).await.unwrap();
+    speak_raw(&mut client).await;
+    let message = [&[0, 0, 0x40, 0][..], &[b'x'; 0x4000]].concat();
+    let flood = async {
+        // Until the server is gone.
+        while client.write_all(&message).await.is_ok() {}
+        end.recv().await.unwrap()
+    };
+    assert_eq!(within(flood).await, Read::Kicked(Kick::QueueFull));
+    let counts = settings.egress.counts();
+    assert_eq!((counts.queue_full, counts.stuck_bytes, counts.stuck_connections), (1, 0, 0));
 }
 
 fn behind_proxy(proxies: &str) -> Endpoint {
