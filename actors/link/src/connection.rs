@@ -66,6 +66,8 @@ pub trait Receive: Send + Sync + 'static {
     fn up(&self);
     /// A frame, in the order in which the peer sent it.
     fn frame(&self, frame: Frame);
+    /// The frames of one batch were handed in, also when the batch turned out malformed after them.
+    fn batch_end(&self) {}
     /// The connection is over.
     fn closed(&self, why: &Close);
 }
@@ -363,6 +365,7 @@ impl Actor for Link {
             return Ok(());
         }
         let result = each_frame(&bytes, |frame| self.receive.frame(frame));
+        self.receive.batch_end();
         self.shared.taken(bytes.len());
         if let Err(why) = result {
             self.shared.close(Close::Local(format!("malformed batch: {why}")));

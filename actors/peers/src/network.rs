@@ -123,6 +123,11 @@ pub enum PeerEvent {
 pub trait Inbox: Send + Sync + 'static {
     /// A frame, in order within its (peer, channel, lane). Its kind is one of the service.
     fn frame(&self, from: NodeId, channel: Channel, frame: Frame);
+    /// The frames of one batch, as it came from the peer on this channel, were handed in; some of them may have been for other
+    /// services. Whoever gathers what frames cause, to write it out at once, does so now.
+    fn batch_end(&self, from: NodeId, channel: Channel) {
+        let _nothing_was_gathered = (from, channel);
+    }
     /// A peer has come or gone. For one peer `Up` and `Down` alternate.
     fn peer(&self, event: &PeerEvent);
 }

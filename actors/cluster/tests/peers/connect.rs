@@ -48,6 +48,26 @@ async fn two_nodes_connect_and_frames_keep_their_order_per_lane() {
     b.stop().await;
 }
 
+/// Method: only the last end can have seen all frames, as no other service or channel has any.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_each_batch_follows_its_frames() {
+    const FRAMES: usize = 500;
+    let pki = Pki::new("forest");
+    let (a, b) = (pki.node(1).await, pki.node(2).await);
+    a.want(&[&b]);
+    both_up(&a, &b).await;
+    for number in 0..FRAMES as u64 {
+        a.send(&b, Channel::Relay, 7, number);
+    }
+    let last = (a.id, Channel::Relay, FRAMES);
+    wait_until("the last batch is over", || b.inbox.0.lock().unwrap().batch_ends.contains(&last))
+        .await;
+    let ends = b.inbox.0.lock().unwrap().batch_ends.clone();
+    assert!(ends.iter().all(|(from, ..)| *from == a.id), "{ends:?}");
+    a.stop().await;
+    b.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_connect_through_a_seed_and_strangers_go_when_unwanted() {
     let pki = Pki::new("blue");

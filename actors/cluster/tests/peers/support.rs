@@ -28,6 +28,8 @@ pub(crate) fn frame(number: u64, len: usize) -> Frame {
 pub(crate) struct Seen {
     pub(crate) frames: Vec<(NodeId, Channel, u64, Instant)>,
     pub(crate) events: Vec<PeerEvent>,
+    /// From whom, on which channel, and how many frames had come when a batch was over.
+    pub(crate) batch_ends: Vec<(NodeId, Channel, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,12 @@ pub(crate) struct Recorder(pub(crate) Mutex<Seen>);
 impl Inbox for Recorder {
     fn frame(&self, from: NodeId, channel: Channel, frame: Frame) {
         self.0.lock().unwrap().frames.push((from, channel, frame.corr, Instant::now()));
+    }
+
+    fn batch_end(&self, from: NodeId, channel: Channel) {
+        let mut seen = self.0.lock().unwrap();
+        let count = seen.frames.len();
+        seen.batch_ends.push((from, channel, count));
     }
 
     fn peer(&self, event: &PeerEvent) {

@@ -198,6 +198,13 @@ impl Receive for Receiver {
         }
     }
 
+    fn batch_end(&self) {
+        // Also when the link was closed meanwhile: what its frames have caused waits for this.
+        for inbox in self.shared.inboxes.load().values() {
+            inbox.batch_end(self.link.peer, self.link.lane.0);
+        }
+    }
+
     fn closed(&self, why: &Close) {
         self.link.is_closed.store(true, Ordering::SeqCst);
         let why = why.to_string();
