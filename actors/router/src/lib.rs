@@ -9,4 +9,5 @@
 //!
 //! What it refuses: sockets and framing (transports), encodings (the codec), and durable state (storage).
 
+pub mod interest;
 pub mod registry;
