@@ -11,3 +11,4 @@
 
 pub mod interest;
 pub mod registry;
+pub mod relay;

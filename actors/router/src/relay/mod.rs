@@ -1,0 +1,3 @@
+//! Routing between nodes.
+
+pub mod frames;
