@@ -8,7 +8,8 @@ use std::fmt;
 
 use bytestring::ByteString;
 use futures::future::BoxFuture;
-use weald_wamp::{Dict, HelloDetails, MatchPolicy, SessionId};
+use weald_wamp::message::{HelloDetails, MatchPolicy};
+use weald_wamp::{Dict, SessionId};
 
 mod open;
 

@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use weald_wamp::MatchPolicy;
+use weald_wamp::message::MatchPolicy;
 
 use super::{Action, Authenticator, Authorizer, Decision, Disclosure, Offer, Principal, Verdict};
 use crate::error;

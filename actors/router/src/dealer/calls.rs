@@ -128,6 +128,15 @@ impl<S: Clone, K> Calls<S, K> {
         true
     }
 
+    /// The callee keeps to the time limit by itself.
+    pub fn unlimit(&mut self, request: RequestId) {
+        let Some(call) = self.calls.get_mut(&request) else { return };
+        call.timeout_ms = None;
+        if let Some(deadline_ms) = call.deadline_ms.take() {
+            self.deadlines.remove(&(deadline_ms, request));
+        }
+    }
+
     /// Another chunk of a progressive call: to whom it goes. None when there is no such call, or it takes no more.
     pub fn chunk(&mut self, request: RequestId, is_last: bool) -> Option<Callee<S>> {
         let call = self.calls.get_mut(&request).filter(|call| call.is_open)?;
@@ -303,6 +312,14 @@ mod tests {
         assert_eq!(expired.len(), 1);
         assert_eq!(expired[0].1.interrupt, Some(local(7)));
         assert_eq!((calls.count(), calls.next_deadline_ms()), (0, None));
+    }
+
+    #[test]
+    fn time_of_a_callee_that_keeps_it_itself_never_runs_out() {
+        let mut calls = one(Some(50), true);
+        calls.unlimit(request(1));
+        assert!(calls.progress(request(1), 1_001));
+        assert_eq!((calls.next_deadline_ms(), calls.expire(9_000).len()), (None, 0));
     }
 
     #[test]

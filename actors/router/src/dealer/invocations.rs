@@ -87,6 +87,19 @@ impl<C: Clone> Invocations<C> {
         if invocation.get() <= self.last { Answer::Discard } else { Answer::NeverAsked }
     }
 
+    /// Takes back the newest one, which was not sent: its id is the next one's.
+    pub fn undo(&mut self, invocation: RequestId) {
+        if self.open.remove(&invocation).is_some() && self.last == invocation.get() {
+            self.last -= 1;
+        }
+    }
+
+    /// The registration of one that is open.
+    #[must_use]
+    pub fn registration(&self, invocation: RequestId) -> Option<RegistrationId> {
+        self.open.get(&invocation).map(|open| open.registration)
+    }
+
     /// Nobody waits for its answers any more. False when it was over already.
     pub fn abandon(&mut self, invocation: RequestId) -> bool {
         self.open.remove(&invocation).is_some()
@@ -125,6 +138,15 @@ mod tests {
         assert_eq!(invocations.answer(id, true), Answer::Discard);
         let never = RequestId::new(2).unwrap();
         assert_eq!(invocations.answer(never, true), Answer::NeverAsked);
+    }
+
+    #[test]
+    fn id_of_one_that_was_not_sent_is_the_next_ones() {
+        let mut invocations = Invocations::default();
+        let first = invocations.begin(registration(9), 1).unwrap();
+        invocations.undo(first);
+        assert_eq!(invocations.answer(first, true), Answer::NeverAsked);
+        assert_eq!(invocations.begin(registration(9), 2), Some(first));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! says, nothing after a violation; request ids are sequential from 1 when the realm asks for that.
 //! Refuses: to know what any message means beyond that.
 
-use weald_wamp::{Hello, Message, RequestId, RequestType};
+use weald_wamp::id::ID_MAX;
+use weald_wamp::message::{Hello, RequestType};
+use weald_wamp::{Message, RequestId};
 
 /// Where a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +118,10 @@ impl Core {
         match message {
             Message::Hello(hello) => {
                 self.state = State::Joining;
-                Step::Hello(Box::new(hello))
+                Step::Hello(hello)
             }
             Message::Abort(_) => Step::Gone,
-            other => self.violation(format!("{} before HELLO", other.name())),
+            other => self.violation(format!("{} before HELLO", other.message_type().name())),
         }
     }
 
@@ -133,7 +135,7 @@ impl Core {
                 self.state = State::Closed;
                 Step::Gone
             }
-            other => self.violation(format!("{} in place of AUTHENTICATE", other.name())),
+            other => self.violation(format!("{} in place of AUTHENTICATE", other.message_type().name())),
         }
     }
 
@@ -167,7 +169,7 @@ impl Core {
                 Step::Gone
             }
             other => {
-                let why = format!("{} in an established session", other.name());
+                let why = format!("{} in an established session", other.message_type().name());
                 self.violation(why)
             }
         }
@@ -178,12 +180,12 @@ impl Core {
     }
 
     fn numbered(&mut self, request: RequestId, message: Message) -> Step {
-        let expected = self.last_request % RequestId::MAX.get() + 1;
+        let expected = self.last_request % ID_MAX + 1;
         if self.is_strict && request.get() != expected {
             let why = format!(
                 "request id {} of {} where {expected} comes next",
                 request.get(),
-                message.name()
+                message.message_type().name()
             );
             return self.violation(why);
         }

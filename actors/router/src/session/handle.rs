@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use weald_transports::{Class, Flushes, Framing, KickReason, Outbox, Pushed};
-use weald_wamp::{Dict, Message, Roles, Serializer, SessionId};
+use weald_wamp::roles::Roles;
+use weald_wamp::{Dict, Message, Serializer, SessionId};
 
 use super::testament::Testaments;
 use crate::auth::Principal;
@@ -169,8 +170,10 @@ impl Handle {
 
     /// Sends a message whose payload is in its serializer already.
     pub(crate) fn send(&self, message: &Message, flushes: &mut Flushes) -> Sent {
-        let framed = encode(message, self.serializer(), self.framing());
-        self.send_framed(framed, Class::Reply, flushes)
+        match encode(message, self.serializer(), self.framing()) {
+            Some(framed) => self.send_framed(framed, Class::Reply, flushes),
+            None => Sent::TooLarge,
+        }
     }
 
     /// Sends what was encoded and framed for it.
@@ -214,7 +217,15 @@ impl Handle {
     }
 }
 
-/// A message as it goes out.
-pub(crate) fn encode(message: &Message, serializer: Serializer, framing: Framing) -> Bytes {
-    framing.frame(|buffer| message.encode(serializer, buffer))
+/// A message as it goes out. None when it has no encoding: a value is beyond what the serializer can say.
+pub(crate) fn encode(message: &Message, serializer: Serializer, framing: Framing) -> Option<Bytes> {
+    let mut result = Ok(());
+    let framed = framing.frame(|buffer| result = message.encode(serializer, buffer));
+    match result {
+        Ok(()) => Some(framed),
+        Err(error) => {
+            tracing::debug!(event = "message_unencodable", %serializer, %error, "a message has no encoding");
+            None
+        }
+    }
 }

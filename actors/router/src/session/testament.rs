@@ -1,6 +1,7 @@
 //! What a session wants published when it ends.
 
-use weald_wamp::{Payload, PublishOptions};
+use weald_wamp::Payload;
+use weald_wamp::message::PublishOptions;
 use bytestring::ByteString;
 
 /// Most testaments of one session. // guess: as many as anybody has named so far, times ten

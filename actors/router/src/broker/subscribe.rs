@@ -1,0 +1,111 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::sync::Arc;
+
+use weald_wamp::message::{
+    MatchPolicy, RequestType, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+};
+use weald_wamp::{ByteString, Message, RequestId, SubscriptionId, uri};
+
+use super::publication::Fanout;
+use crate::auth::Action;
+use crate::dealer::Refusal;
+use crate::error;
+use crate::realm::Realm;
+use crate::session::handle::Handle;
+use crate::session::{Violation, Work, reply};
+
+/// Takes a SUBSCRIBE.
+pub(crate) fn subscribe(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    message: Subscribe,
+) -> Result<(), Violation> {
+    let Subscribe { request, options, topic } = message;
+    let policy = options.match_policy.get().map_err(|unknown| {
+        Violation(format!("SUBSCRIBE option match: {unknown}"))
+    })?;
+    match begin(realm, work, session, request, &topic, policy) {
+        Ok(id) if options.get_retained => {
+            send_retained(realm, work, session, &topic, policy, id);
+        }
+        Ok(_) => {}
+        Err(refusal) => {
+            reply::error(realm, work, session, RequestType::Subscribe, request, &refusal);
+        }
+    }
+    Ok(())
+}
+
+fn begin(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    request: RequestId,
+    topic: &ByteString,
+    policy: MatchPolicy,
+) -> Result<SubscriptionId, Refusal> {
+    if !uri::is_valid(topic, policy, realm.uri_rules()) {
+        let message = format!("{topic:?} is no topic for match {}", policy.name());
+        return Err(Refusal::new(error::INVALID_URI, message));
+    }
+    realm.decide(session, Action::Subscribe, topic, policy)?;
+    let now_ms = realm.wall_ms();
+    let (subscribed, _) = realm.change(work, |tables, work, effects| {
+        let subscribed = tables.subscribe(session, topic, policy, now_ms, effects);
+        if let Ok(subscription) = subscribed {
+            let message = Message::Subscribed(Subscribed { request, subscription });
+            session.send(&message, &mut work.flushes);
+        }
+        subscribed
+    });
+    subscribed.map_err(|error| Refusal::new(error::INVALID_URI, error.to_string()))
+}
+
+/// Sends the newest kept event of each topic that matches, as far as the session would have received it.
+fn send_retained(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    topic: &ByteString,
+    policy: MatchPolicy,
+    id: SubscriptionId,
+) {
+    realm.retained().matching(realm.name(), topic, policy, &mut |publication| {
+        if !publication.is_for(session) {
+            return false;
+        }
+        Fanout::new(&publication, realm.limits()).deliver(
+            id,
+            policy,
+            [session],
+            &mut work.flushes,
+        );
+        true
+    });
+}
+
+/// Takes an UNSUBSCRIBE, and waits until nobody sends events of it any more.
+pub(crate) async fn unsubscribe(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    message: Unsubscribe,
+) {
+    let Unsubscribe { request, subscription } = message;
+    let now_ms = realm.wall_ms();
+    let (removed, readers) = realm.change(work, |tables, _, effects| {
+        tables.unsubscribe(session.id(), subscription, now_ms, effects)
+    });
+    if removed.is_err() {
+        let message = format!("the session is not on subscription {subscription}");
+        let refusal = Refusal::new(error::NO_SUCH_SUBSCRIPTION, message);
+        reply::error(realm, work, session, RequestType::Unsubscribe, request, &refusal);
+        return;
+    }
+    work.flushes.flush();
+    readers.done().await;
+    let message = Message::Unsubscribed(Unsubscribed { request: Some(request), revocation: None });
+    session.send(&message, &mut work.flushes);
+}

@@ -1,0 +1,248 @@
+//! CALL: a session of this node calls.
+
+use std::sync::Arc;
+
+use weald_wamp::message::{Call as Asked, CallOptions, CancelMode, MatchPolicy, RequestType};
+use weald_wamp::roles::Features;
+use weald_wamp::{RequestId, uri};
+
+use super::calls::{Call, Callee};
+use super::invoke::{Invoked, NotInvoked, Target, chunk, invoke};
+use super::{Caller, Refusal, Request, Retry, disclose};
+use crate::auth::{Action, Decision, Disclosure};
+use crate::error;
+use crate::meta;
+use crate::realm::Realm;
+use crate::registry::{Chosen, Excluded};
+use crate::relay::CallKey;
+use crate::session::handle::Handle;
+use crate::session::{Violation, Work};
+
+/// Takes a CALL with an id of its own.
+pub(crate) fn call(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    asked: Asked,
+) -> Result<(), Violation> {
+    check_features(session, &asked.options)?;
+    let request_id = asked.request;
+    if let Err(refusal) = begin(realm, work, session, asked) {
+        refuse(realm, work, session, request_id, &refusal);
+    }
+    Ok(())
+}
+
+/// Takes a CALL whose id was used before: another chunk of a progressive call, or a violation. A chunk of a call that is over
+/// is dropped: its caller may not know yet.
+pub(crate) fn continued(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    asked: Asked,
+) -> Result<(), Violation> {
+    check_features(session, &asked.options)?;
+    let callee = {
+        let mut calls = session.calls();
+        match calls.get(asked.request) {
+            None => return Ok(()),
+            Some(call) if !call.is_open => {
+                let id = asked.request;
+                return Err(Violation(format!("CALL {id} is in flight, and not a progressive one")));
+            }
+            Some(_) => calls.chunk(asked.request, !asked.options.progress),
+        }
+    };
+    let request_id = asked.request;
+    let is_last = !asked.options.progress;
+    let request = Request {
+        procedure: asked.procedure,
+        caller: None,
+        identity: disclose(session),
+        is_secret: true,
+        trustlevel: None,
+        receive_progress: false,
+        progress: !is_last,
+        timeout_ms: None,
+        ppt: asked.options.ppt,
+        payload: asked.payload,
+    };
+    let sent = match callee {
+        None => Ok(()),
+        Some(Callee::Local { session: callee, invocation }) => {
+            chunk(&callee, invocation, &request, realm.limits(), &mut work.flushes)
+        }
+        Some(Callee::Remote(node)) => {
+            let key = CallKey { session: session.id(), request: request_id };
+            realm.relay().chunk(node, realm.name(), key, &request)
+        }
+    };
+    if let Err(refusal) = sent {
+        super::cancel::cancel(realm, work, session, request_id, CancelMode::KillNoWait, &refusal);
+    }
+    Ok(())
+}
+
+fn check_features(session: &Handle, options: &CallOptions) -> Result<(), Violation> {
+    let features = session.roles().caller.unwrap_or_default();
+    for (is_used, feature, what) in [
+        (options.progress, Features::PROGRESSIVE_CALL_INVOCATIONS, "progressive_call_invocations"),
+        (options.ppt.is_some(), Features::PAYLOAD_PASSTHRU_MODE, "payload_passthru_mode"),
+    ] {
+        if is_used && !features.contains(feature) {
+            return Err(Violation(format!("CALL uses {what}, which the caller did not announce")));
+        }
+    }
+    Ok(())
+}
+
+fn begin(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    asked: Asked,
+) -> Result<(), Refusal> {
+    let Asked { request: request_id, options, procedure, payload } = asked;
+    if !uri::is_valid(&procedure, MatchPolicy::Exact, realm.uri_rules()) {
+        let message = format!("{procedure:?} is no procedure");
+        return Err(Refusal::new(error::INVALID_URI, message));
+    }
+    let (is_disclosed, is_secret, trustlevel) =
+        match realm.decide(session, Action::Call, &procedure, MatchPolicy::Exact)? {
+            (Disclosure::Never, _) if options.disclose_me => {
+                let message = "callers are not disclosed here";
+                return Err(Refusal::new(error::DISCLOSE_ME_DISALLOWED, message));
+            }
+            (Disclosure::Never, level) => (false, true, level),
+            (Disclosure::Always, level) => (true, false, level),
+            (Disclosure::OnRequest, level) => (options.disclose_me, false, level),
+        };
+    if meta::is_meta(&procedure) {
+        return meta::call(realm, work, session, request_id, &procedure, &payload);
+    }
+    let identity = disclose(session);
+    let timeout_ms = options.timeout_ms.filter(|timeout_ms| *timeout_ms > 0);
+    let request = Arc::new(Request {
+        procedure,
+        caller: is_disclosed.then(|| identity.clone()),
+        identity,
+        is_secret,
+        trustlevel,
+        receive_progress: options.receive_progress,
+        progress: options.progress,
+        timeout_ms,
+        ppt: options.ppt,
+        payload,
+    });
+    let call = Call {
+        receive_progress: options.receive_progress,
+        is_open: options.progress,
+        timeout_ms,
+        ..Call::new()
+    };
+    let now_ms = if timeout_ms.is_some() { realm.now_ms() } else { 0 };
+    session.calls().begin(request_id, call, now_ms);
+    route(realm, work, session, request_id, Retry { request, excluded: Vec::new() })
+}
+
+/// Sends a call in flight to a callee that was not asked before.
+pub(crate) fn route(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    request_id: RequestId,
+    mut retry: Retry,
+) -> Result<(), Refusal> {
+    let is_rerouted = !retry.excluded.is_empty();
+    let request = Arc::clone(&retry.request);
+    let snapshot = realm.snapshot();
+    let found = snapshot.procedure(&request.procedure);
+    while let Some(chosen) = found.as_ref().and_then(|found| {
+        found.choose(work.rng.u64(..), &retry.excluded, |callee, limit| {
+            callee.invocations().count(found.id()) as u64 >= limit
+        })
+    }) {
+        let Some(found) = &found else { break };
+        match chosen {
+            Chosen::Local(callee) => {
+                let target = Target {
+                    registration: found.id(),
+                    policy: found.policy(),
+                    disclose_caller: callee.disclose_caller,
+                    forward_timeout: callee.forward_timeout,
+                };
+                let caller = Caller::Local { session: session.clone(), request: request_id };
+                if found.has_choice() {
+                    session.calls().keep(request_id, Arc::new(retry.clone()));
+                }
+                let who = &callee.session;
+                match invoke(who, target, caller, &request, realm.limits(), &mut work.flushes) {
+                    Ok(invoked) => {
+                        taken(session, request_id, who, target, invoked);
+                        return Ok(());
+                    }
+                    Err(NotInvoked::Gone) => retry.excluded.push(Excluded::Session(who.id())),
+                    Err(NotInvoked::Refused(refusal)) => return Err(refusal),
+                }
+            }
+            Chosen::Remote(node) => {
+                let key = CallKey { session: session.id(), request: request_id };
+                {
+                    let mut calls = session.calls();
+                    calls.keep(request_id, Arc::new(retry.clone()));
+                    calls.assign(request_id, Callee::Remote(node), true);
+                }
+                match realm.relay().call(node, realm.name(), key, found.id(), &request) {
+                    Ok(()) => return Ok(()),
+                    Err(()) => retry.excluded.push(Excluded::Node(node)),
+                }
+            }
+        }
+    }
+    Err(if is_rerouted {
+        Refusal::new(error::NO_AVAILABLE_CALLEE, "no callee has time for it")
+    } else if found.is_some_and(|found| found.has_limit()) {
+        Refusal::new(error::NO_AVAILABLE_CALLEE, "all callees are busy")
+    } else {
+        let message = format!("nothing is registered for {}", request.procedure);
+        Refusal::new(error::NO_SUCH_PROCEDURE, message)
+    })
+}
+
+fn taken(session: &Handle, request: RequestId, callee: &Handle, target: Target, invoked: Invoked) {
+    let mut calls = session.calls();
+    let by = Callee::Local { session: callee.clone(), invocation: invoked.invocation };
+    // False: the answer was faster.
+    calls.assign(request, by, invoked.can_interrupt);
+    let features = callee.roles().callee.unwrap_or_default();
+    if super::invoke::keeps_time(features, target) {
+        calls.unlimit(request);
+    }
+}
+
+/// Ends a call with an error of the router's own.
+pub(crate) fn refuse(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    request: RequestId,
+    refusal: &Refusal,
+) {
+    session.calls().finish(request);
+    crate::session::reply::error(realm, work, session, RequestType::Call, request, refusal);
+}
+
+/// What an authorizer's decision means for a request.
+pub(crate) fn verdict(decision: Decision, action: Action, uri: &str) -> Result<(Disclosure, Option<u64>), Refusal> {
+    match decision {
+        Decision::Allow { disclosure, trustlevel } => Ok((disclosure, trustlevel)),
+        Decision::Deny => {
+            let message = format!("{} {uri} is not allowed", action.name());
+            Err(Refusal::new(error::NOT_AUTHORIZED, message))
+        }
+        Decision::Failed => {
+            let message = format!("whether to allow {} {uri} could not be decided", action.name());
+            Err(Refusal::new(error::AUTHORIZATION_FAILED, message))
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! REGISTER and UNREGISTER, and registrations taken away.
+
+use std::sync::Arc;
+
+use weald_wamp::message::{
+    MatchPolicy, Register, Registered, RequestType, Unregister, Unregistered,
+};
+use weald_wamp::roles::Features;
+use weald_wamp::{Dict, Message, RegistrationId, SessionId, uri};
+
+use super::Refusal;
+use crate::auth::Action;
+use crate::error;
+use crate::meta;
+use crate::realm::{Readers, Realm};
+use crate::registry::{NotRegistered, RegisterRequest};
+use crate::session::handle::Handle;
+use crate::session::{Violation, Work, reply};
+
+/// Why a registration is taken from a callee that was replaced.
+pub(crate) const REPLACED: &str = "wamp.registration.replaced";
+/// Why it is taken from one that lost to a callee of another node.
+pub(crate) const CONFLICT: &str = "wamp.registration.conflict";
+
+/// Takes a REGISTER.
+pub(crate) fn register(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    message: Register,
+) -> Result<(), Violation> {
+    let request = message.request;
+    let unknown = |option: &str, what: &dyn std::fmt::Display| {
+        Violation(format!("REGISTER option {option}: {what}"))
+    };
+    let policy =
+        message.options.match_policy.get().map_err(|what| unknown("match", &what))?;
+    message.options.invoke.get().map_err(|what| unknown("invoke", &what))?;
+    if let Err(refusal) = begin(realm, work, session, message, policy) {
+        reply::error(realm, work, session, RequestType::Register, request, &refusal);
+    }
+    Ok(())
+}
+
+fn begin(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    message: Register,
+    policy: MatchPolicy,
+) -> Result<(), Refusal> {
+    let Register { request, options, procedure } = message;
+    if !uri::is_valid(&procedure, policy, realm.uri_rules()) {
+        let message = format!("{procedure:?} is no procedure for match {}", policy.name());
+        return Err(Refusal::new(error::INVALID_URI, message));
+    }
+    if meta::is_meta(&procedure) {
+        return Err(Refusal::new(error::INVALID_URI, format!("{procedure} is the router's own")));
+    }
+    realm.decide(session, Action::Register, &procedure, policy)?;
+    let wanted = RegisterRequest {
+        procedure: &procedure,
+        policy,
+        invoke: options.invoke.get().unwrap_or_default(),
+        disclose_caller: options.disclose_caller,
+        forward_timeout: options.forward_timeout,
+        concurrency: options.concurrency,
+        force: options.force_reregister,
+        now_ms: realm.wall_ms(),
+    };
+    let (registered, readers) = realm.change(work, |tables, work, effects| {
+        let registered = tables.register(session, wanted, effects)?;
+        let message = Message::Registered(Registered { request, registration: registered.id });
+        session.send(&message, &mut work.flushes);
+        Ok(registered)
+    });
+    let registered = registered.map_err(|why: NotRegistered| {
+        Refusal::new(error::PROCEDURE_ALREADY_EXISTS, why.to_string())
+    })?;
+    if !registered.revoked.is_empty() {
+        told_revoked(realm, registered.id, &registered.revoked, REPLACED, readers);
+    }
+    for node in registered.revoked_nodes {
+        realm.relay().revoke(node, realm.name(), registered.id, REPLACED);
+    }
+    Ok(())
+}
+
+/// Takes an UNREGISTER, and waits until nobody makes invocations of it any more. Those in flight go on.
+pub(crate) async fn unregister(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    message: Unregister,
+) {
+    let Unregister { request, registration } = message;
+    let now_ms = realm.wall_ms();
+    let (removed, readers) = realm.change(work, |tables, _, effects| {
+        tables.unregister(session.id(), registration, now_ms, effects)
+    });
+    if removed.is_err() {
+        let message = format!("the session is not on registration {registration}");
+        let refusal = Refusal::new(error::NO_SUCH_REGISTRATION, message);
+        reply::error(realm, work, session, RequestType::Unregister, request, &refusal);
+        return;
+    }
+    work.flushes.flush();
+    readers.done().await;
+    let message = Message::Unregistered(Unregistered { request: Some(request), revocation: None });
+    session.send(&message, &mut work.flushes);
+}
+
+/// Tells callees that a registration was taken from them, once nobody calls them through it any more. Those that did not
+/// announce registration revocation are not told (advanced profile).
+pub(crate) fn told_revoked(
+    realm: &Arc<Realm>,
+    registration: RegistrationId,
+    callees: &[SessionId],
+    reason: &str,
+    readers: Readers,
+) {
+    let callees: Vec<Handle> = callees
+        .iter()
+        .filter_map(|id| realm.session(*id))
+        .filter(|callee| {
+            let features = callee.roles().callee.unwrap_or_default();
+            features.contains(Features::REGISTRATION_REVOCATION)
+        })
+        .collect();
+    if callees.is_empty() {
+        return;
+    }
+    let details = Dict::new().with("registration", registration.get()).with("reason", reason);
+    let message = Message::Unregistered(Unregistered { request: None, revocation: Some(details) });
+    tokio::spawn(async move {
+        readers.done().await;
+        let mut work = Work::new();
+        for callee in callees {
+            callee.send(&message, &mut work.flushes);
+        }
+    });
+}

@@ -1,0 +1,57 @@
+//! What the router says of itself and of the client in WELCOME.
+
+use bytestring::ByteString;
+use weald_wamp::message::Welcome;
+use weald_wamp::roles::{Features, Roles};
+use weald_wamp::{Dict, Message, SessionId};
+
+use crate::auth::Principal;
+
+/// What the router calls itself.
+const AGENT: &str = concat!("Weald/", env!("CARGO_PKG_VERSION"));
+
+/// What the broker can do. Nothing is named that does not work.
+pub(crate) const BROKER: Features = Features::PUBLISHER_IDENTIFICATION
+    .with(Features::PUBLISHER_EXCLUSION)
+    .with(Features::SUBSCRIBER_BLACKWHITE_LISTING)
+    .with(Features::PATTERN_BASED_SUBSCRIPTION)
+    .with(Features::SUBSCRIPTION_META_API)
+    .with(Features::SUBSCRIPTION_REVOCATION)
+    .with(Features::SESSION_META_API)
+    .with(Features::PUBLICATION_TRUSTLEVELS)
+    .with(Features::EVENT_RETENTION)
+    .with(Features::EVENT_HISTORY)
+    .with(Features::PAYLOAD_PASSTHRU_MODE);
+
+/// What the dealer can do.
+pub(crate) const DEALER: Features = Features::CALLER_IDENTIFICATION
+    .with(Features::CALL_CANCELING)
+    .with(Features::CALL_TIMEOUT)
+    .with(Features::CALL_REROUTE)
+    .with(Features::CALL_TRUSTLEVELS)
+    .with(Features::PROGRESSIVE_CALL_RESULTS)
+    .with(Features::PROGRESSIVE_CALL_INVOCATIONS)
+    .with(Features::PATTERN_BASED_REGISTRATION)
+    .with(Features::SHARED_REGISTRATION)
+    .with(Features::REGISTRATION_META_API)
+    .with(Features::REGISTRATION_REVOCATION)
+    .with(Features::SESSION_META_API)
+    .with(Features::TESTAMENT_META_API)
+    .with(Features::PAYLOAD_PASSTHRU_MODE);
+
+/// WELCOME.
+pub(crate) fn welcome(session: SessionId, realm: &ByteString, principal: &Principal) -> Message {
+    let roles = Roles { broker: Some(BROKER), dealer: Some(DEALER), ..Roles::default() };
+    let mut details = Dict::new()
+        .with("realm", realm.clone())
+        .with("authid", principal.authid.clone())
+        .with("authrole", principal.authrole.clone())
+        .with("authmethod", principal.authmethod.clone())
+        .with("authprovider", principal.authprovider.clone())
+        .with("agent", AGENT)
+        .with("roles", roles.to_dict());
+    if let Some(extra) = &principal.authextra {
+        details.insert("authextra", extra.clone());
+    }
+    Message::Welcome(Welcome { session, details })
+}
