@@ -132,12 +132,16 @@ pub fn tree(
     transport: ChildSpec,
     replication: Vec<ChildSpec>,
     control: ChildSpec,
+    listeners: Vec<ChildSpec>,
 ) -> SupervisorSpec {
     let cluster = SupervisorSpec::new(Strategy::RestForOne)
         .intensity(INTENSITY)
         .child(transport)
         .children(replication);
-    let listeners = SupervisorSpec::new(Strategy::OneForOne).intensity(INTENSITY).child(control);
+    let listeners = SupervisorSpec::new(Strategy::OneForOne)
+        .intensity(INTENSITY)
+        .child(control)
+        .children(listeners);
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(INTENSITY)
         .child(storage.child_spec())

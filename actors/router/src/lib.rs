@@ -9,6 +9,19 @@
 //!
 //! What it refuses: sockets and framing (transports), encodings (the codec), and durable state (storage).
 
+pub mod auth;
+pub mod broker;
+pub mod clock;
+pub mod dealer;
+pub mod error;
 pub mod interest;
+pub mod listen;
+mod meta;
+pub mod realm;
 pub mod registry;
 pub mod relay;
+pub mod router;
+pub mod session;
+
+pub use realm::Realm;
+pub use router::Router;

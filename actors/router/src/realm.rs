@@ -17,7 +17,7 @@ use crate::auth::{Action, Authenticator, Authorizer, Disclosure};
 use crate::broker::history::History;
 use crate::broker::publication::{Fanout, Publication};
 use crate::broker::publish;
-use crate::broker::retained::Retained;
+use crate::broker::retained::{Retained, Shelf};
 use crate::clock::Clock;
 use crate::dealer::{Caller, Refusal, answer, call, cancel};
 use crate::error;
@@ -31,7 +31,7 @@ use crate::session::Work;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Which URIs are accepted.
-    pub uri_rules: uri::Rules,
+    pub uri_rules: uri::Strictness,
     /// Whether request ids must be sequential, as the specification says. Old clients may need that they need not.
     pub strict_request_ids: bool,
     /// Topics whose events are kept for `wamp.subscription.get_events`.
@@ -40,7 +40,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { uri_rules: uri::Rules::Loose, strict_request_ids: true, history: Vec::new() }
+        Self { uri_rules: uri::Strictness::Loose, strict_request_ids: true, history: Vec::new() }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Parts {
     /// The way to other nodes.
     pub relay: Arc<Relay>,
     /// Where events are kept for later subscribers.
-    pub retained: Arc<dyn Retained>,
+    pub shelf: Arc<dyn Shelf>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -84,6 +84,7 @@ pub struct Realm {
     snapshot: ArcSwap<Snapshot<Handle>>,
     sessions: ArcSwap<imbl::HashMap<SessionId, Handle>>,
     history: History,
+    retained: Retained,
 }
 
 impl fmt::Debug for Realm {
@@ -108,7 +109,7 @@ impl Realm {
     /// A realm without sessions.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let tables = Tables::new(parts.name.clone());
+        let tables = Tables::new(&parts.name, parts.relay.own());
         let snapshot = ArcSwap::from_pointee(tables.snapshot());
         let history = History::new(&parts.settings.history, &parts.name);
         let realm = Arc::new(Self {
@@ -116,6 +117,7 @@ impl Realm {
             snapshot,
             sessions: ArcSwap::default(),
             history,
+            retained: Retained::new(Arc::clone(&parts.shelf), &parts.name),
             parts,
         });
         realm.parts.relay.interest_of_history(&realm);
@@ -135,7 +137,7 @@ impl Realm {
     }
 
     /// Which URIs are accepted.
-    pub(crate) fn uri_rules(&self) -> uri::Rules {
+    pub(crate) fn uri_rules(&self) -> uri::Strictness {
         self.parts.settings.uri_rules
     }
 
@@ -156,8 +158,8 @@ impl Realm {
         &self.history
     }
 
-    pub(crate) fn retained(&self) -> &Arc<dyn Retained> {
-        &self.parts.retained
+    pub(crate) fn retained(&self) -> &Retained {
+        &self.retained
     }
 
     /// Milliseconds since the process started.
@@ -247,7 +249,7 @@ impl Realm {
         }
         self.sessions.rcu(|sessions| sessions.without(&session.id()));
         self.change(work, |tables, _, effects| {
-            tables.session_gone(session.id(), self.wall_ms(), effects);
+            tables.session_gone(session.id(), effects);
         });
         let callers = session.invocations().close();
         for caller in callers {
@@ -289,9 +291,7 @@ impl Realm {
         let snapshot = self.snapshot.load();
         let found = snapshot.subscriptions(&publication.topic);
         self.deliver(&found, publication, work);
-        for node in found.nodes() {
-            self.parts.relay.publish(*node, &self.parts.name, publication);
-        }
+        self.parts.relay.publish(&found.nodes, &self.parts.name, publication);
     }
 
     /// Publishes to the sessions of this node.
@@ -311,18 +311,19 @@ impl Realm {
             self.history.record(publication, self.wall_ms());
         }
         let mut fanout = Fanout::new(publication, &self.parts.limits);
-        for subscription in found.iter() {
-            fanout.deliver(
-                subscription.id,
-                subscription.policy,
-                subscription.subscribers.iter(),
-                &mut work.flushes,
-            );
+        for row in &found.rows {
+            fanout.deliver(row.id(), row.policy(), row.local().iter(), &mut work.flushes);
         }
     }
 
     /// Keeps an event for later subscribers.
     pub(crate) async fn retain(&self, publication: &Publication) {
-        self.parts.retained.keep(&self.parts.name, publication, self.wall_ms()).await;
+        self.retained.keep(publication).await;
+    }
+
+    /// Keeps an event for later subscribers, some time soon.
+    pub(crate) fn retain_later(self: &Arc<Self>, publication: Publication) {
+        let realm = Arc::clone(self);
+        tokio::spawn(async move { realm.retain(&publication).await });
     }
 }

@@ -12,6 +12,7 @@ mod pid_file;
 mod settings;
 pub(crate) mod signals;
 mod status;
+mod wamp;
 
 use crate::args::{Global, Start};
 use crate::boot::{self, Entry};

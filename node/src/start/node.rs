@@ -3,6 +3,7 @@
 use super::settings::{chain, open_exit, replication_config, store_config, transport_config};
 use super::signals::Signals;
 use super::status::{Phase, Sources};
+use super::wamp::Wamp;
 use super::{banner, check, data_dir, notify, pid_file};
 use crate::args::{Global, Start};
 use crate::boot::{Entry, Step};
@@ -13,7 +14,7 @@ use crate::credential;
 use crate::exit::{Exit, Failure};
 use crate::logging::{self, LevelHandle};
 use crate::out::{self, Out};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Transport;
 use weald_proto::request::ClientRole;
+use weald_router::relay::Relay;
 use weald_storage::{BootEvent, CheckVerdict, DataDirLock, LockError, Resolvers, Store};
 use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
 
@@ -274,28 +276,34 @@ impl Node {
         Ok(())
     }
 
-    /// Tries the addresses out, for an error that names the key; the listener binds them again.
+    /// Tries the addresses out, for an error that names the key; the listeners bind them again.
     fn try_ports(&self) -> Result<(), Failure> {
-        let address = self.config()?.cluster.listen;
+        let config = self.config()?;
+        for (key, variable, address) in [
+            ("cluster.listen", "WEALD_CLUSTER__LISTEN", config.cluster.listen),
+            ("listeners.rawsocket", "WEALD_LISTENERS__RAWSOCKET", config.listeners.rawsocket),
+        ] {
+            self.try_port(key, variable, address)?;
+        }
+        Ok(())
+    }
+
+    fn try_port(&self, key: &str, variable: &str, address: SocketAddr) -> Result<(), Failure> {
         if address.port() == 0 {
             return Ok(());
         }
-        match TcpListener::bind(address) {
-            Ok(_) => Ok(()),
-            Err(e) => {
-                let source = self.loaded.as_ref().map(|loaded| loaded.source("cluster.listen"));
-                let source = source.map_or_else(String::new, ToString::to_string);
-                let what = match e.kind() {
-                    std::io::ErrorKind::AddrInUse => "is taken by another process",
-                    _ => "cannot be used",
-                };
-                let text = format!(
-                    "cluster.listen: {address} {what} ({e}); it comes from: {source}. Choose \
-                     another in the configuration or with WEALD_CLUSTER__LISTEN=127.0.0.1:PORT"
-                );
-                Err(Failure::new(Exit::PortTaken, text))
-            }
-        }
+        let Err(e) = TcpListener::bind(address) else { return Ok(()) };
+        let source = self.loaded.as_ref().map(|loaded| loaded.source(key));
+        let source = source.map_or_else(String::new, ToString::to_string);
+        let what = match e.kind() {
+            std::io::ErrorKind::AddrInUse => "is taken by another process",
+            _ => "cannot be used",
+        };
+        let text = format!(
+            "{key}: {address} {what} ({e}); it comes from: {source}. Choose another in the \
+             configuration or with {variable}=127.0.0.1:PORT"
+        );
+        Err(Failure::new(Exit::PortTaken, text))
     }
 
     async fn open_store(&mut self) -> Result<(), Failure> {
@@ -358,6 +366,10 @@ impl Node {
         let (links, stored, known) = (transport.clone(), store.clone(), clients.clone());
         let replication = in_thread(move || Replication::new(replicating, links, &stored, &known));
         let replication = Arc::new(replication.await?.map_err(|e| fail("replication", &e))?);
+        let relay = Relay::alone(store.store().node_id());
+        let (routing, kept) = (config.clone(), store.clone());
+        let wamp = in_thread(move || Wamp::new(&routing, &kept, relay)).await?;
+        let wamp = wamp.map_err(|e| fail("the router", &e))?;
         let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
             node: name.clone(),
             store: store.clone(),
@@ -385,12 +397,20 @@ impl Node {
             store,
             scope: scope.clone(),
             bound,
+            wamp: wamp.clone(),
             sessions,
             phase: self.phase.clone(),
         });
         // Set once, a line above: cannot be taken.
         status.set(Arc::clone(&sources)).ok();
-        let spec = node::tree(&storage, &registry, port, replication.children(), control);
+        let spec = node::tree(
+            &storage,
+            &registry,
+            port,
+            replication.children(),
+            control,
+            wamp.listeners(),
+        );
         let root =
             Root::start(&scope, ROOT, spec).await.map_err(|e| fail("the supervision tree", &e))?;
         self.running = Some(Running { root, clients, registry, sources });

@@ -4,6 +4,7 @@
 //! JSON. `state` is `starting`, `ready` or `stopping`; `healthy` is whether `problems` is empty in state `ready`; sizes in bytes, times in
 //! milliseconds. Fields are only ever added.
 
+use super::wamp::Wamp;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub(crate) struct Sources {
     pub(crate) store: StoreHandle,
     pub(crate) scope: Scope,
     pub(crate) bound: Bound,
+    pub(super) wamp: Wamp,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) phase: Phase,
 }
@@ -78,8 +80,13 @@ impl Sources {
             "problems": problems,
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "data_dir": self.data_dir,
-            "listen": { "cluster": cluster.first(), "socket": self.socket },
+            "listen": {
+                "cluster": cluster.first(),
+                "rawsocket": self.wamp.rawsocket.address().map(|address| address.to_string()),
+                "socket": self.socket,
+            },
             "clients": self.sessions.count(),
+            "wamp_sessions": self.wamp.router.sessions_count(),
             "supervision": {
                 "restarts": restarts,
                 "log_seq": self.scope.log().map(|log| log.last_seq()),

@@ -16,7 +16,7 @@ mod open;
 pub use open::{Anonymous, Open};
 
 /// Who is behind a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
     /// Its name in the realm.
     pub authid: ByteString,
@@ -98,6 +98,19 @@ pub enum Action {
     Publish,
     /// SUBSCRIBE.
     Subscribe,
+}
+
+impl Action {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Call => "calling",
+            Self::Register => "registering",
+            Self::Publish => "publishing to",
+            Self::Subscribe => "subscribing to",
+        }
+    }
 }
 
 /// Whether callees and subscribers learn who the caller or publisher is.

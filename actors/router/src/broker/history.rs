@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use weald_wamp::message::MatchPolicy;
-use weald_wamp::{ByteString, SubscriptionId};
+use weald_wamp::{ByteString, SubscriptionId, uri};
 
 use super::publication::Publication;
-use crate::registry::{matches, subscription_id};
+use crate::registry::id;
 
 /// A topic whose events are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) struct Kept {
 }
 
 struct Store {
-    id: SubscriptionId,
+    id: Option<SubscriptionId>,
     topic: Topic,
     events: Mutex<VecDeque<Kept>>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct History(Vec<Store>);
 impl History {
     pub(crate) fn new(topics: &[Topic], realm: &str) -> Self {
         let store = |topic: &Topic| Store {
-            id: subscription_id(realm, topic.policy, &topic.uri),
+            id: id::expected(realm, topic.policy, &topic.uri),
             topic: topic.clone(),
             events: Mutex::default(),
         };
@@ -73,7 +73,7 @@ impl History {
         }
         for store in &self.0 {
             let topic = &store.topic;
-            if topic.events_max == 0 || !matches(topic.policy, &topic.uri, &publication.topic) {
+            if topic.events_max == 0 || !uri::matches(topic.policy, &topic.uri, &publication.topic) {
                 continue;
             }
             let mut events = store.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +86,7 @@ impl History {
 
     /// The topic of a subscription, and its events, oldest first. None when none are kept for it.
     pub(crate) fn of(&self, id: SubscriptionId) -> Option<(&Topic, Vec<Kept>)> {
-        let store = self.0.iter().find(|store| store.id == id)?;
+        let store = self.0.iter().find(|store| store.id == Some(id))?;
         let events = store.events.lock().unwrap_or_else(PoisonError::into_inner);
         Some((&store.topic, events.iter().cloned().collect()))
     }

@@ -1,7 +1,8 @@
 //! PubSub: publications, subscriptions, what is kept for later.
 
-pub(crate) mod history;
+pub(crate) mod form;
+pub mod history;
 pub(crate) mod publication;
 pub(crate) mod publish;
-pub(crate) mod retained;
+pub mod retained;
 pub(crate) mod subscribe;

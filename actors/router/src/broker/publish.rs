@@ -10,7 +10,6 @@ use super::publication::Publication;
 use crate::auth::{Action, Disclosure};
 use crate::dealer::{Refusal, disclose};
 use crate::error;
-use crate::meta;
 use crate::realm::Realm;
 use crate::session::handle::Handle;
 use crate::session::testament::Testament;
@@ -94,10 +93,10 @@ fn publication(
     message: Publish,
 ) -> Result<Publication, Refusal> {
     let Publish { options, topic, payload, .. } = message;
-    if !uri::is_valid(&topic, MatchPolicy::Exact, realm.uri_rules()) {
+    if uri::check(&topic, realm.uri_rules(), MatchPolicy::Exact).is_err() {
         return Err(Refusal::new(error::INVALID_URI, format!("{topic:?} is no topic")));
     }
-    if meta::is_meta(&topic) {
+    if uri::is_reserved(&topic) {
         return Err(Refusal::new(error::INVALID_URI, format!("{topic} is the router's own")));
     }
     let wants = options.disclose_me == Some(true);

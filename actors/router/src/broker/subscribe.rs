@@ -5,13 +5,15 @@ use std::sync::Arc;
 use weald_wamp::message::{
     MatchPolicy, RequestType, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
 };
-use weald_wamp::{ByteString, Message, RequestId, SubscriptionId, uri};
+use weald_wamp::roles::Features;
+use weald_wamp::{ByteString, Dict, Message, RequestId, SessionId, SubscriptionId, uri};
 
 use super::publication::Fanout;
 use crate::auth::Action;
 use crate::dealer::Refusal;
 use crate::error;
-use crate::realm::Realm;
+use crate::realm::{Readers, Realm};
+use crate::registry::PatternTooLong;
 use crate::session::handle::Handle;
 use crate::session::{Violation, Work, reply};
 
@@ -46,21 +48,19 @@ fn begin(
     topic: &ByteString,
     policy: MatchPolicy,
 ) -> Result<SubscriptionId, Refusal> {
-    if !uri::is_valid(topic, policy, realm.uri_rules()) {
+    if uri::check(topic, realm.uri_rules(), policy).is_err() {
         let message = format!("{topic:?} is no topic for match {}", policy.name());
         return Err(Refusal::new(error::INVALID_URI, message));
     }
     realm.decide(session, Action::Subscribe, topic, policy)?;
     let now_ms = realm.wall_ms();
     let (subscribed, _) = realm.change(work, |tables, work, effects| {
-        let subscribed = tables.subscribe(session, topic, policy, now_ms, effects);
-        if let Ok(subscription) = subscribed {
-            let message = Message::Subscribed(Subscribed { request, subscription });
-            session.send(&message, &mut work.flushes);
-        }
-        subscribed
+        let subscribed = tables.subscribe(session, topic, policy, now_ms, effects)?;
+        let message = Message::Subscribed(Subscribed { request, subscription: subscribed.id });
+        session.send(&message, &mut work.flushes);
+        Ok(subscribed.id)
     });
-    subscribed.map_err(|error| Refusal::new(error::INVALID_URI, error.to_string()))
+    subscribed.map_err(|error: PatternTooLong| Refusal::new(error::INVALID_URI, error.to_string()))
 }
 
 /// Sends the newest kept event of each topic that matches, as far as the session would have received it.
@@ -72,11 +72,11 @@ fn send_retained(
     policy: MatchPolicy,
     id: SubscriptionId,
 ) {
-    realm.retained().matching(realm.name(), topic, policy, &mut |publication| {
+    realm.retained().matching(topic, policy, |publication| {
         if !publication.is_for(session) {
             return false;
         }
-        Fanout::new(&publication, realm.limits()).deliver(
+        Fanout::new(publication, realm.limits()).deliver(
             id,
             policy,
             [session],
@@ -94,9 +94,8 @@ pub(crate) async fn unsubscribe(
     message: Unsubscribe,
 ) {
     let Unsubscribe { request, subscription } = message;
-    let now_ms = realm.wall_ms();
     let (removed, readers) = realm.change(work, |tables, _, effects| {
-        tables.unsubscribe(session.id(), subscription, now_ms, effects)
+        tables.unsubscribe(session.id(), subscription, effects)
     });
     if removed.is_err() {
         let message = format!("the session is not on subscription {subscription}");
@@ -108,4 +107,30 @@ pub(crate) async fn unsubscribe(
     readers.done().await;
     let message = Message::Unsubscribed(Unsubscribed { request: Some(request), revocation: None });
     session.send(&message, &mut work.flushes);
+}
+
+/// Tells a subscriber that a subscription was taken from it, once nobody sends events of it any more; not one that did not
+/// announce subscription revocation (advanced profile).
+pub(crate) fn told_revoked(
+    realm: &Arc<Realm>,
+    subscription: SubscriptionId,
+    subscriber: SessionId,
+    reason: Option<&str>,
+    readers: Readers,
+) {
+    let Some(subscriber) = realm.session(subscriber) else { return };
+    let features = subscriber.roles().subscriber.unwrap_or_default();
+    if !features.contains(Features::SUBSCRIPTION_REVOCATION) {
+        return;
+    }
+    let mut details = Dict::new().with("subscription", subscription.get());
+    if let Some(reason) = reason {
+        details.insert("reason", reason);
+    }
+    tokio::spawn(async move {
+        readers.done().await;
+        let message =
+            Message::Unsubscribed(Unsubscribed { request: None, revocation: Some(details) });
+        subscriber.send(&message, &mut Work::new().flushes);
+    });
 }

@@ -11,10 +11,9 @@ use weald_wamp::{Message, Payload, RequestId};
 use super::call::{refuse, route};
 use super::invocations::Answer;
 use super::invoke::too_large;
-use super::{Caller, Refusal, Retry};
+use super::{Caller, Refusal, Tried};
 use crate::error;
 use crate::realm::Realm;
-use crate::registry::Excluded;
 use crate::session::handle::{Handle, Sent};
 use crate::session::{Violation, Work};
 use bytestring::ByteString;
@@ -109,7 +108,7 @@ fn answered(
         }
         Answer::To(Caller::Local { session, request }) => {
             if reply.is_unavailable() && announces(callee, Features::CALL_REROUTE) {
-                reroute(realm, work, &session, request, Excluded::Session(callee.id()), true);
+                reroute(realm, work, &session, request, Tried::Session(callee.id()), true);
                 return Ok(());
             }
             deliver(realm, work, &session, request, reply);
@@ -129,16 +128,12 @@ pub(crate) fn reroute(
     work: &mut Work,
     session: &Handle,
     request: RequestId,
-    excluded: Excluded,
+    tried: Tried,
     is_unavailable: bool,
 ) {
     let kept = session.calls().retry(request);
     let routed = match kept {
-        Some(kept) => {
-            let mut retry = Retry::clone(&kept);
-            retry.excluded.push(excluded);
-            route(realm, work, session, request, retry)
-        }
+        Some(kept) => route(realm, work, session, request, kept.without(tried)),
         None if is_unavailable => {
             Err(Refusal::new(error::NO_AVAILABLE_CALLEE, "no callee has time for it"))
         }

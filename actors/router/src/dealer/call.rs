@@ -7,14 +7,14 @@ use weald_wamp::roles::Features;
 use weald_wamp::{RequestId, uri};
 
 use super::calls::{Call, Callee};
-use super::invoke::{Invoked, NotInvoked, Target, chunk, invoke};
-use super::{Caller, Refusal, Request, Retry, disclose};
+use super::invoke::{Invoked, NotInvoked, Target, chunk, invoke, too_large};
+use super::{Caller, Refusal, Request, Retry, Tried, disclose, is_busy};
 use crate::auth::{Action, Decision, Disclosure};
 use crate::error;
 use crate::meta;
 use crate::realm::Realm;
-use crate::registry::{Chosen, Excluded};
-use crate::relay::CallKey;
+use crate::registry::Choice;
+use crate::relay::{CallKey, NotSent};
 use crate::session::handle::Handle;
 use crate::session::{Violation, Work};
 
@@ -74,7 +74,8 @@ pub(crate) fn continued(
         }
         Some(Callee::Remote(node)) => {
             let key = CallKey { session: session.id(), request: request_id };
-            realm.relay().chunk(node, realm.name(), key, &request)
+            realm.relay().chunk(node, realm.name(), key, &request);
+            Ok(())
         }
     };
     if let Err(refusal) = sent {
@@ -103,7 +104,7 @@ fn begin(
     asked: Asked,
 ) -> Result<(), Refusal> {
     let Asked { request: request_id, options, procedure, payload } = asked;
-    if !uri::is_valid(&procedure, MatchPolicy::Exact, realm.uri_rules()) {
+    if uri::check(&procedure, realm.uri_rules(), MatchPolicy::Exact).is_err() {
         let message = format!("{procedure:?} is no procedure");
         return Err(Refusal::new(error::INVALID_URI, message));
     }
@@ -117,7 +118,7 @@ fn begin(
             (Disclosure::Always, level) => (true, false, level),
             (Disclosure::OnRequest, level) => (options.disclose_me, false, level),
         };
-    if meta::is_meta(&procedure) {
+    if uri::is_reserved(&procedure) {
         return meta::call(realm, work, session, request_id, &procedure, &payload);
     }
     let identity = disclose(session);
@@ -142,7 +143,7 @@ fn begin(
     };
     let now_ms = if timeout_ms.is_some() { realm.now_ms() } else { 0 };
     session.calls().begin(request_id, call, now_ms);
-    route(realm, work, session, request_id, Retry { request, excluded: Vec::new() })
+    route(realm, work, session, request_id, Retry::new(request))
 }
 
 /// Sends a call in flight to a callee that was not asked before.
@@ -153,60 +154,59 @@ pub(crate) fn route(
     request_id: RequestId,
     mut retry: Retry,
 ) -> Result<(), Refusal> {
-    let is_rerouted = !retry.excluded.is_empty();
+    let is_rerouted = !(retry.sessions.is_empty() && retry.nodes.is_empty());
     let request = Arc::clone(&retry.request);
+    let unknown = || {
+        let message = format!("nothing is registered for {}", request.procedure);
+        Refusal::new(error::NO_SUCH_PROCEDURE, message)
+    };
     let snapshot = realm.snapshot();
-    let found = snapshot.procedure(&request.procedure);
-    while let Some(chosen) = found.as_ref().and_then(|found| {
-        found.choose(work.rng.u64(..), &retry.excluded, |callee, limit| {
-            callee.invocations().count(found.id()) as u64 >= limit
-        })
-    }) {
-        let Some(found) = &found else { break };
-        match chosen {
-            Chosen::Local(callee) => {
-                let target = Target {
-                    registration: found.id(),
-                    policy: found.policy(),
-                    disclose_caller: callee.disclose_caller,
-                    forward_timeout: callee.forward_timeout,
-                };
-                let caller = Caller::Local { session: session.clone(), request: request_id };
-                if found.has_choice() {
+    let found = snapshot.procedure(&request.procedure).ok_or_else(unknown)?;
+    let row = found.registration();
+    loop {
+        let random = work.rng.u64(..);
+        let choice = found.choose(random, retry.excluded(), |callee| is_busy(row.id(), callee));
+        match choice {
+            Choice::Local(callee) => {
+                let target = Target::new(row, callee);
+                let who = &callee.session;
+                // One callee alone cannot be replaced by another.
+                if row.local().len() > 1 || found.nodes().next().is_some() {
                     session.calls().keep(request_id, Arc::new(retry.clone()));
                 }
-                let who = &callee.session;
+                let caller = Caller::Local { session: session.clone(), request: request_id };
                 match invoke(who, target, caller, &request, realm.limits(), &mut work.flushes) {
                     Ok(invoked) => {
                         taken(session, request_id, who, target, invoked);
                         return Ok(());
                     }
-                    Err(NotInvoked::Gone) => retry.excluded.push(Excluded::Session(who.id())),
+                    Err(NotInvoked::Gone) => retry = retry.without(Tried::Session(who.id())),
                     Err(NotInvoked::Refused(refusal)) => return Err(refusal),
                 }
             }
-            Chosen::Remote(node) => {
+            Choice::Node(node) => {
                 let key = CallKey { session: session.id(), request: request_id };
                 {
                     let mut calls = session.calls();
                     calls.keep(request_id, Arc::new(retry.clone()));
                     calls.assign(request_id, Callee::Remote(node), true);
                 }
-                match realm.relay().call(node, realm.name(), key, found.id(), &request) {
+                match realm.relay().call(node, realm.name(), key, row.id(), &request) {
                     Ok(()) => return Ok(()),
-                    Err(()) => retry.excluded.push(Excluded::Node(node)),
+                    Err(NotSent::Unreachable) => retry = retry.without(Tried::Node(node)),
+                    Err(NotSent::TooLarge) => return Err(too_large("the node of the callee")),
                 }
             }
+            Choice::Busy => {
+                return Err(Refusal::new(error::NO_AVAILABLE_CALLEE, "all callees are busy"));
+            }
+            Choice::Nobody if is_rerouted => {
+                return Err(Refusal::new(error::NO_AVAILABLE_CALLEE, "no callee has time for it"));
+            }
+            // They are gone, and the registry hears of it in this moment.
+            Choice::Nobody => return Err(unknown()),
         }
     }
-    Err(if is_rerouted {
-        Refusal::new(error::NO_AVAILABLE_CALLEE, "no callee has time for it")
-    } else if found.is_some_and(|found| found.has_limit()) {
-        Refusal::new(error::NO_AVAILABLE_CALLEE, "all callees are busy")
-    } else {
-        let message = format!("nothing is registered for {}", request.procedure);
-        Refusal::new(error::NO_SUCH_PROCEDURE, message)
-    })
 }
 
 fn taken(session: &Handle, request: RequestId, callee: &Handle, target: Target, invoked: Invoked) {

@@ -38,8 +38,8 @@ pub struct Call<S, K> {
     pub timeout_ms: Option<u64>,
     /// What to send elsewhere when the callee has no time for it.
     pub retry: Option<K>,
-    is_killed: bool,
-    deadline_ms: Option<u64>,
+    pub(crate) is_killed: bool,
+    pub(crate) deadline_ms: Option<u64>,
 }
 
 impl<S, K> Call<S, K> {

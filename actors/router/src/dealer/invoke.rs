@@ -7,6 +7,7 @@ use weald_wamp::{Limits, Message, RegistrationId, RequestId};
 
 use super::{Caller, Refusal, Request};
 use crate::error;
+use crate::registry::{Callee, Registration};
 use crate::session::handle::{Handle, Sent, encode};
 
 /// How a callee is registered, as far as an invocation depends on it.
@@ -20,6 +21,17 @@ pub(crate) struct Target {
     pub(crate) disclose_caller: bool,
     /// Whether it keeps to time limits by itself.
     pub(crate) forward_timeout: bool,
+}
+
+impl Target {
+    pub(crate) fn new(row: &Registration<Handle>, callee: &Callee<Handle>) -> Self {
+        Self {
+            registration: row.id(),
+            policy: row.policy(),
+            disclose_caller: callee.options.disclose_caller,
+            forward_timeout: callee.options.forward_timeout,
+        }
+    }
 }
 
 /// Why a callee was not invoked.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use weald_storage::NodeId;
 use weald_wamp::message::{Discloser, Ppt};
-use weald_wamp::{Payload, RequestId, SessionId};
+use weald_wamp::{Payload, RegistrationId, RequestId, SessionId};
 
-use crate::registry::Excluded;
+use crate::registry::{Callee, Excluded};
 use crate::relay::CallKey;
 use crate::session::handle::Handle;
 
@@ -73,8 +73,46 @@ pub(crate) struct Request {
 pub(crate) struct Retry {
     /// What is asked.
     pub(crate) request: Arc<Request>,
-    /// Who was asked in vain, the last one last.
-    pub(crate) excluded: Vec<Excluded>,
+    /// Sessions of this node that were asked in vain.
+    pub(crate) sessions: Vec<SessionId>,
+    /// Nodes whose callees were asked in vain.
+    pub(crate) nodes: Vec<NodeId>,
+}
+
+impl Retry {
+    pub(crate) fn new(request: Arc<Request>) -> Self {
+        Self { request, sessions: Vec::new(), nodes: Vec::new() }
+    }
+
+    /// The same, without another callee.
+    pub(crate) fn without(&self, tried: Tried) -> Self {
+        let mut retry = self.clone();
+        match tried {
+            Tried::Session(session) => retry.sessions.push(session),
+            Tried::Node(node) => retry.nodes.push(node),
+        }
+        retry
+    }
+
+    pub(crate) fn excluded(&self) -> Excluded<'_> {
+        Excluded { sessions: &self.sessions, nodes: &self.nodes }
+    }
+}
+
+/// Who was asked in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// A session of this node.
+    Session(SessionId),
+    /// Another node, with all its callees.
+    Node(NodeId),
+}
+
+/// Whether a callee has as many invocations of a registration as it wants at a time.
+pub(crate) fn is_busy(registration: RegistrationId, callee: &Callee<Handle>) -> bool {
+    callee.options.concurrency.is_some_and(|most| {
+        callee.session.invocations().count(registration) as u64 >= most
+    })
 }
 
 /// Why a call ends without an answer of a callee.
@@ -100,9 +138,4 @@ pub(crate) fn disclose(session: &Handle) -> Discloser {
         authid: Some(principal.authid.clone()),
         authrole: Some(principal.authrole.clone()),
     }
-}
-
-/// Whether two sessions are the same, by id.
-pub(crate) fn is_same(one: &Handle, other: SessionId) -> bool {
-    one.id() == other
 }

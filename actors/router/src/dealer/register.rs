@@ -11,9 +11,8 @@ use weald_wamp::{Dict, Message, RegistrationId, SessionId, uri};
 use super::Refusal;
 use crate::auth::Action;
 use crate::error;
-use crate::meta;
 use crate::realm::{Readers, Realm};
-use crate::registry::{NotRegistered, RegisterRequest};
+use crate::registry::{CalleeOptions, Register as Wanted, RegisterError};
 use crate::session::handle::Handle;
 use crate::session::{Violation, Work, reply};
 
@@ -50,38 +49,46 @@ fn begin(
     policy: MatchPolicy,
 ) -> Result<(), Refusal> {
     let Register { request, options, procedure } = message;
-    if !uri::is_valid(&procedure, policy, realm.uri_rules()) {
+    if uri::check(&procedure, realm.uri_rules(), policy).is_err() {
         let message = format!("{procedure:?} is no procedure for match {}", policy.name());
         return Err(Refusal::new(error::INVALID_URI, message));
     }
-    if meta::is_meta(&procedure) {
+    if uri::is_reserved(&procedure) {
         return Err(Refusal::new(error::INVALID_URI, format!("{procedure} is the router's own")));
     }
     realm.decide(session, Action::Register, &procedure, policy)?;
-    let wanted = RegisterRequest {
+    let wanted = Wanted {
         procedure: &procedure,
         policy,
         invoke: options.invoke.get().unwrap_or_default(),
-        disclose_caller: options.disclose_caller,
-        forward_timeout: options.forward_timeout,
-        concurrency: options.concurrency,
+        options: CalleeOptions {
+            disclose_caller: options.disclose_caller,
+            forward_timeout: options.forward_timeout,
+            concurrency: options.concurrency,
+        },
         force: options.force_reregister,
         now_ms: realm.wall_ms(),
     };
     let (registered, readers) = realm.change(work, |tables, work, effects| {
-        let registered = tables.register(session, wanted, effects)?;
+        let registered = tables.register(session, &wanted, effects)?;
         let message = Message::Registered(Registered { request, registration: registered.id });
         session.send(&message, &mut work.flushes);
         Ok(registered)
     });
-    let registered = registered.map_err(|why: NotRegistered| {
-        Refusal::new(error::PROCEDURE_ALREADY_EXISTS, why.to_string())
+    let registered = registered.map_err(|why: RegisterError| {
+        let error = match why {
+            RegisterError::PatternTooLong(_) => error::INVALID_URI,
+            RegisterError::AlreadyExists | RegisterError::PolicyConflict(_) => {
+                error::PROCEDURE_ALREADY_EXISTS
+            }
+        };
+        Refusal::new(error, why.to_string())
     })?;
     if !registered.revoked.is_empty() {
-        told_revoked(realm, registered.id, &registered.revoked, REPLACED, readers);
+        told_revoked(realm, registered.id, &registered.revoked, Some(REPLACED), readers);
     }
     for node in registered.revoked_nodes {
-        realm.relay().revoke(node, realm.name(), registered.id, REPLACED);
+        realm.relay().revoke(node, realm.name(), policy, &procedure);
     }
     Ok(())
 }
@@ -94,9 +101,8 @@ pub(crate) async fn unregister(
     message: Unregister,
 ) {
     let Unregister { request, registration } = message;
-    let now_ms = realm.wall_ms();
     let (removed, readers) = realm.change(work, |tables, _, effects| {
-        tables.unregister(session.id(), registration, now_ms, effects)
+        tables.unregister(session.id(), registration, effects)
     });
     if removed.is_err() {
         let message = format!("the session is not on registration {registration}");
@@ -116,7 +122,7 @@ pub(crate) fn told_revoked(
     realm: &Arc<Realm>,
     registration: RegistrationId,
     callees: &[SessionId],
-    reason: &str,
+    reason: Option<&str>,
     readers: Readers,
 ) {
     let callees: Vec<Handle> = callees
@@ -130,7 +136,10 @@ pub(crate) fn told_revoked(
     if callees.is_empty() {
         return;
     }
-    let details = Dict::new().with("registration", registration.get()).with("reason", reason);
+    let mut details = Dict::new().with("registration", registration.get());
+    if let Some(reason) = reason {
+        details.insert("reason", reason);
+    }
     let message = Message::Unregistered(Unregistered { request: None, revocation: Some(details) });
     tokio::spawn(async move {
         readers.done().await;

@@ -24,11 +24,6 @@ mod testament;
 
 use arguments::Arguments;
 
-/// Whether a URI is the router's own.
-pub(crate) fn is_meta(uri: &str) -> bool {
-    uri.strip_prefix("wamp").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
 /// What a meta procedure returns.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Returned {
@@ -61,13 +56,13 @@ pub(crate) fn call(
     payload: &Payload,
 ) -> Result<(), Refusal> {
     let arguments = Arguments::decode(payload, realm.limits())?;
-    match dispatch(realm, work, session, procedure, arguments)? {
+    match dispatch(realm, session, procedure, &arguments)? {
         Outcome::Done(result) => {
             answer(session, work, request, &result?);
             Ok(())
         }
         Outcome::Ask(query) => {
-            ask::ask(realm, session, request, query);
+            ask::ask(realm, work, session, request, query);
             Ok(())
         }
     }
@@ -75,22 +70,21 @@ pub(crate) fn call(
 
 fn dispatch(
     realm: &Arc<Realm>,
-    work: &mut Work,
     session: &Handle,
     procedure: &str,
-    arguments: Arguments,
+    arguments: &Arguments,
 ) -> Result<Outcome, Refusal> {
     let name = procedure.strip_prefix("wamp.").unwrap_or_default();
     let (group, name) = name.split_once('.').unwrap_or((name, ""));
     let found = match group {
         "session" if matches!(name, "add_testament" | "flush_testaments") => {
-            Some(testament::call(session, name, arguments).map(Outcome::Done))
+            Some(testament::call(session, name, arguments).map(|returned| Outcome::Done(Ok(returned))))
         }
         "session" => session::call(session, name, arguments),
         "subscription" if name == "get_events" => {
-            Some(history::call(realm, session, arguments).map(Outcome::Done))
+            Some(history::call(realm, session, arguments).map(|returned| Outcome::Done(Ok(returned))))
         }
-        "registration" | "subscription" => query::call(realm, work, group, name, arguments),
+        "registration" | "subscription" => query::call(realm, group, name, arguments),
         _ => None,
     };
     found.unwrap_or_else(|| {
@@ -104,18 +98,4 @@ pub(crate) fn answer(session: &Handle, work: &mut Work, request: RequestId, retu
     let payload = reply::values(session.serializer(), &returned.args, &returned.kwargs);
     let details = ResultDetails::default();
     session.send(&Message::Result(CallResult { request, details, payload }), &mut work.flushes);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routers_own_uris_are_those_below_wamp() {
-        for (uri, expected) in
-            [("wamp", true), ("wamp.session.get", true), ("wampy.x", false), ("com.wamp.x", false)]
-        {
-            assert_eq!(is_meta(uri), expected, "{uri}");
-        }
-    }
 }

@@ -15,20 +15,20 @@ use crate::session::handle::Handle;
 pub(crate) fn call(
     session: &Handle,
     name: &str,
-    arguments: Arguments,
+    arguments: &Arguments,
 ) -> Option<Result<Outcome, Refusal>> {
     Some(match name {
-        "count" => roles(&arguments).map(|roles| Outcome::Ask(Query::Count { roles })),
-        "list" => roles(&arguments).map(|roles| Outcome::Ask(Query::List { roles })),
-        "get" => id(&arguments).map(|id| Outcome::Ask(Query::Get { id })),
-        "kill" => kill_one(session, &arguments),
+        "count" => roles(arguments).map(|roles| Outcome::Ask(Query::Count { roles })),
+        "list" => roles(arguments).map(|roles| Outcome::Ask(Query::List { roles })),
+        "get" => id(arguments).map(|id| Outcome::Ask(Query::Get { id })),
+        "kill" => kill_one(session, arguments),
         "kill_by_authid" => arguments
             .need_text(0, "authid")
-            .and_then(|authid| kill(session, &arguments, Whom::Authid(authid.to_string()))),
+            .and_then(|authid| kill(session, arguments, Whom::Authid(authid.to_string()))),
         "kill_by_authrole" => arguments
             .need_text(0, "authrole")
-            .and_then(|authrole| kill(session, &arguments, Whom::Authrole(authrole.to_string()))),
-        "kill_all" => kill(session, &arguments, Whom::All),
+            .and_then(|authrole| kill(session, arguments, Whom::Authrole(authrole.to_string()))),
+        "kill_all" => kill(session, arguments, Whom::All),
         _ => return None,
     })
 }
@@ -54,7 +54,7 @@ fn kill_one(session: &Handle, arguments: &Arguments) -> Result<Outcome, Refusal>
 fn kill(session: &Handle, arguments: &Arguments, whom: Whom) -> Result<Outcome, Refusal> {
     let reason = arguments.text(usize::MAX, "reason")?;
     if let Some(reason) = &reason
-        && !uri::is_valid(reason, MatchPolicy::Exact, uri::Rules::Loose)
+        && uri::check(reason, uri::Strictness::Loose, MatchPolicy::Exact).is_err()
     {
         return Err(Refusal::new(error::INVALID_URI, format!("{reason:?} is no reason")));
     }

@@ -111,6 +111,12 @@ fn next_free<I: Id>(mut number: u64, is_taken: impl Fn(I) -> bool) -> I {
     panic!("a realm has 2^53 subscriptions or registrations");
 }
 
+/// The id that a row has, but where it collides with another one.
+#[must_use]
+pub fn expected<I: Id>(realm: &str, policy: MatchPolicy, uri: &str) -> Option<I> {
+    I::from_number(number(realm, I::KIND, policy, uri))
+}
+
 /// # Shape
 /// XXH3 of the realm's length (8 bytes, big-endian), the realm, a byte for kind and policy, the URI; its top 53 bits, and 1
 /// instead of 0. Changing it makes nodes of two releases disagree about ids.

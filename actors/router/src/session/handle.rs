@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use weald_transports::{Class, Flushes, Framing, KickReason, Outbox, Pushed};
+use weald_transports::{Class, Flushes, Framing, Kick, Outbox, Pushed};
 use weald_wamp::roles::Roles;
 use weald_wamp::{Dict, Message, Serializer, SessionId};
 
@@ -178,15 +178,9 @@ impl Handle {
 
     /// Sends what was encoded and framed for it.
     pub(crate) fn send_framed(&self, framed: Bytes, class: Class, flushes: &mut Flushes) -> Sent {
-        if framed.len() > self.0.outbox.message_bytes_max() {
-            return Sent::TooLarge;
-        }
-        match self.0.outbox.push(framed, class) {
-            Pushed::First => {
-                flushes.add(&self.0.outbox);
-                Sent::Queued
-            }
-            Pushed::Queued => Sent::Queued,
+        match flushes.push(&self.0.outbox, framed, class) {
+            Pushed::First | Pushed::Queued => Sent::Queued,
+            Pushed::TooLarge => Sent::TooLarge,
             Pushed::Dropped | Pushed::Refused => Sent::Lost,
         }
     }
@@ -197,7 +191,7 @@ impl Handle {
         // The first reason holds.
         slot.get_or_insert(ending);
         drop(slot);
-        self.0.outbox.kick(KickReason::Ended);
+        self.0.outbox.kick(Kick::Asked);
     }
 
     /// Why the router ends it, if it does.
@@ -217,12 +211,26 @@ impl Handle {
     }
 }
 
+/// Room for what is not payload in most messages.
+const HEAD_BYTES: usize = 64;
+
+fn payload_bytes(message: &Message) -> usize {
+    let payload = match message {
+        Message::Event(event) => &event.payload,
+        Message::Invocation(invocation) => &invocation.payload,
+        Message::Result(result) => &result.payload,
+        Message::Error(error) => &error.payload,
+        // Those of the router's own are short, but for WELCOME.
+        _ => return HEAD_BYTES,
+    };
+    payload.raw().len()
+}
+
 /// A message as it goes out. None when it has no encoding: a value is beyond what the serializer can say.
 pub(crate) fn encode(message: &Message, serializer: Serializer, framing: Framing) -> Option<Bytes> {
-    let mut result = Ok(());
-    let framed = framing.frame(|buffer| result = message.encode(serializer, buffer));
-    match result {
-        Ok(()) => Some(framed),
+    let expected_bytes = HEAD_BYTES + payload_bytes(message);
+    match framing.try_frame(expected_bytes, |buffer| message.encode(serializer, buffer)) {
+        Ok(framed) => Some(framed),
         Err(error) => {
             tracing::debug!(event = "message_unencodable", %serializer, %error, "a message has no encoding");
             None

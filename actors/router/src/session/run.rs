@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use weald_transports::{Class, Close, Connection, Read};
 use weald_wamp::message::{CancelMode, Choice, Hello, MatchPolicy};
-use weald_wamp::{Message, SessionId, codec, uri};
+use weald_wamp::{Message, SessionId, uri};
 
 use super::core::{Core, State, Step};
 use super::handle::{Ending, Handle, Parts, encode};
@@ -84,7 +84,7 @@ impl Task {
             let next = match read {
                 Read::Messages => self.messages(&mut inbox).await,
                 Read::Deadline => self.time_passed(),
-                Read::Kicked => self.kicked(),
+                Read::Kicked(_) => self.kicked(),
                 Read::Closed(_) => break,
             };
             self.work.flushes.flush();
@@ -107,7 +107,7 @@ impl Task {
     async fn messages(&mut self, inbox: &mut Vec<Bytes>) -> Next {
         let serializer = self.connection.info().serializer;
         for octets in inbox.drain(..) {
-            let step = match codec::decode(serializer, octets, self.router.limits()) {
+            let step = match weald_wamp::decode(serializer, &octets, self.router.limits()) {
                 Ok(message) => self.core.receive(message),
                 Err(_) if self.core.state() == State::Failed => Step::Ignore,
                 Err(error) => self.core.violation(error.to_string()),
@@ -182,12 +182,12 @@ impl Task {
             }
             Message::Subscribe(message) => subscribe::subscribe(realm, work, session, message),
             Message::Unsubscribe(message) => {
-                subscribe::unsubscribe(realm, work, session, message);
+                subscribe::unsubscribe(realm, work, session, message).await;
                 Ok(())
             }
             Message::Register(message) => register::register(realm, work, session, message),
             Message::Unregister(message) => {
-                register::unregister(realm, work, session, message);
+                register::unregister(realm, work, session, message).await;
                 Ok(())
             }
             // The core lets nothing else through.
@@ -206,7 +206,7 @@ impl Task {
         let Some(name) = &hello.realm else {
             return self.abort(error::NO_SUCH_REALM, "HELLO names no realm".to_owned());
         };
-        if !uri::is_valid(name, MatchPolicy::Exact, uri::Rules::Loose) {
+        if uri::check(name, uri::Strictness::Loose, MatchPolicy::Exact).is_err() {
             return self.abort(error::INVALID_URI, format!("{name:?} is no name of a realm"));
         }
         let Some(realm) = self.router.realm(name) else {
@@ -217,7 +217,7 @@ impl Task {
             realm: name,
             details: &hello.details,
             session: id,
-            peer: self.connection.info().peer_ip(),
+            peer: welcome::address(self.connection.info()),
         };
         let verdict = realm.authenticator().hello(&offer).await;
         self.verdict(id, realm, hello, verdict)
@@ -254,7 +254,7 @@ impl Task {
                     id,
                     principal,
                     roles: hello.details.roles,
-                    transport: info.to_dict(),
+                    transport: welcome::transport(info),
                     serializer: info.serializer,
                     outbox: self.connection.outbox().clone(),
                 });
@@ -280,9 +280,8 @@ impl Task {
         let outbox = self.connection.outbox();
         let serializer = self.connection.info().serializer;
         let Some(framed) = encode(message, serializer, outbox.framing()) else { return };
-        if matches!(outbox.push(framed, Class::Reply), weald_transports::Pushed::First) {
-            self.work.flushes.add(outbox);
-        }
+        // A client that is gone is noticed by the next read.
+        let _gone_or_queued = self.work.flushes.push(outbox, framed, Class::Reply);
     }
 
     /// The connection may be used for another session.

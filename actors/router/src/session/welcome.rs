@@ -1,6 +1,9 @@
 //! What the router says of itself and of the client in WELCOME.
 
+use std::net::IpAddr;
+
 use bytestring::ByteString;
+use weald_transports::{Address, ConnectionInfo};
 use weald_wamp::message::Welcome;
 use weald_wamp::roles::{Features, Roles};
 use weald_wamp::{Dict, Message, SessionId};
@@ -38,6 +41,27 @@ pub(crate) const DEALER: Features = Features::CALLER_IDENTIFICATION
     .with(Features::SESSION_META_API)
     .with(Features::TESTAMENT_META_API)
     .with(Features::PAYLOAD_PASSTHRU_MODE);
+
+/// How a session is connected, for others to see.
+pub(crate) fn transport(info: &ConnectionInfo) -> Dict {
+    let mut transport = Dict::new()
+        .with("type", info.kind.name())
+        .with("serializer", info.serializer.name())
+        .with("peer", info.peer.to_string())
+        .with("is_secure", info.tls.is_some());
+    if let Some(agent) = info.http.as_ref().and_then(|http| http.user_agent.as_deref()) {
+        transport.insert("user_agent", agent);
+    }
+    transport
+}
+
+/// The address of the client's machine. None: a Unix socket, which is this machine.
+pub(crate) fn address(info: &ConnectionInfo) -> Option<IpAddr> {
+    match &info.peer {
+        Address::Ip(address) => Some(address.ip()),
+        Address::Unix(_) => None,
+    }
+}
 
 /// WELCOME.
 pub(crate) fn welcome(session: SessionId, realm: &ByteString, principal: &Principal) -> Message {

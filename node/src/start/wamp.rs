@@ -1,0 +1,113 @@
+//! What the router of WAMP clients is made of in a node.
+
+use crate::config::Config;
+use bytestring::ByteString;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use weald_cluster::node;
+use weald_cluster::store::StoreHandle;
+use weald_router::auth::{Anonymous, Open};
+use weald_router::broker::retained::Shelf;
+use weald_router::clock::Clock;
+use weald_router::listen::{self, Bound};
+use weald_router::relay::Relay;
+use weald_router::{Realm, Router, realm, router};
+use weald_storage::{DeclareError, Key, Scan, TableKind, TableName, TableSpec, WriteOp};
+use weald_supervision::ChildSpec;
+use weald_transports::{Egress, EgressConfig};
+
+/// The table of events that are kept for later subscribers; in memory on each node, and on all.
+const RETAINED: &str = "weald.retained";
+/// The realm of a node without any configuration.
+const REALM: &str = "realm1";
+/// Time that keeping an event may take.
+const KEEP_TIME: Duration = Duration::from_secs(5);
+
+/// Events kept in the store.
+struct Stored {
+    store: StoreHandle,
+    table: TableName,
+}
+
+impl Shelf for Stored {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> BoxFuture<'static, ()> {
+        // A topic longer than a key can be: its events are not kept.
+        let Ok(key) = Key::new(&key) else { return futures::future::ready(()).boxed() };
+        let op = WriteOp::Put { table: self.table.clone(), key, value, context: None, ttl: None };
+        let writing = self.store.write(op, tokio::time::Instant::now() + KEEP_TIME);
+        async move {
+            if let Err(error) = writing.await {
+                tracing::warn!(event = "event_not_retained", %error, "an event could not be kept");
+            }
+        }
+        .boxed()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let got = self.store.get(&self.table, &Key::new(key).ok()?).ok()?;
+        got.values.into_iter().next().map(Into::into)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
+        let mut scan = Scan { prefix: prefix.to_vec(), ..Scan::new(self.table.clone()) };
+        loop {
+            let page = match self.store.store().scan(&scan, self.store.wall_ms()) {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(event = "retained_unreadable", %error, "kept events could not be read");
+                    return;
+                }
+            };
+            for item in &page.items {
+                if let Some(value) = item.values.first() {
+                    visit(item.key.as_bytes(), value);
+                }
+            }
+            let Some(next) = page.next else { return };
+            scan.after = Some(next);
+        }
+    }
+}
+
+/// The router of a node.
+#[derive(Debug, Clone)]
+pub(super) struct Wamp {
+    pub(super) router: Arc<Router>,
+    pub(super) rawsocket: Bound,
+    config: Config,
+    egress: Arc<Egress>,
+}
+
+impl Wamp {
+    /// A router with the realms of the configuration. Writes the declaration of a table if it is new, so call it where
+    /// blocking is fine.
+    pub(super) fn new(config: &Config, store: &StoreHandle, relay: Arc<Relay>) -> Result<Self, DeclareError> {
+        let table = TableName::parse(RETAINED).expect("it is a name of a table");
+        let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
+        store.store().declare_system_table(&table, spec)?;
+        let clock = Clock::new(tokio::time::Instant::now(), node::wall_ms);
+        let settings = router::Settings::default();
+        let realm = Realm::new(realm::Parts {
+            name: ByteString::from_static(REALM),
+            settings: realm::Settings::default(),
+            limits: settings.limits,
+            authenticator: Arc::new(Anonymous::default()),
+            authorizer: Arc::new(Open),
+            relay: Arc::clone(&relay),
+            shelf: Arc::new(Stored { store: store.clone(), table }),
+            clock,
+        });
+        let router = Router::new(settings, [realm], relay, clock);
+        let egress = Egress::new(EgressConfig::default());
+        Ok(Self { router, rawsocket: Bound::default(), config: config.clone(), egress })
+    }
+
+    /// The ports.
+    pub(super) fn listeners(&self) -> Vec<ChildSpec> {
+        let (router, egress) = (Arc::clone(&self.router), Arc::clone(&self.egress));
+        let address = self.config.listeners.rawsocket;
+        vec![listen::raw_child_spec(address, self.rawsocket.clone(), router, egress)]
+    }
+}
