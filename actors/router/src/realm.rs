@@ -24,8 +24,8 @@ use crate::error;
 use crate::meta::events;
 use crate::registry::{Effects, Snapshot, Tables};
 use crate::relay::Relay;
-use crate::session::handle::{Ending, Handle};
 use crate::session::Work;
+use crate::session::handle::{Ending, Handle};
 
 /// How a realm behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,11 +103,8 @@ impl Router {
     /// Takes no more sessions and ends those there are, with GOODBYE `wamp.close.system_shutdown`.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
-        let ending = Ending {
-            reason: error::SYSTEM_SHUTDOWN.to_owned(),
-            message: None,
-            is_announced: true,
-        };
+        let ending =
+            Ending { reason: error::SYSTEM_SHUTDOWN.to_owned(), message: None, is_announced: true };
         for realm in self.realms.values() {
             realm.end_all(&ending);
         }

@@ -83,7 +83,11 @@ pub(super) struct Wamp {
 impl Wamp {
     /// A router with the realms of the configuration. Writes the declaration of a table if it is new, so call it where
     /// blocking is fine.
-    pub(super) fn new(config: &Config, store: &StoreHandle, relay: Arc<Relay>) -> Result<Self, DeclareError> {
+    pub(super) fn new(
+        config: &Config,
+        store: &StoreHandle,
+        relay: Arc<Relay>,
+    ) -> Result<Self, DeclareError> {
         let table = TableName::parse(RETAINED).expect("it is a name of a table");
         let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
         store.store().declare_system_table(&table, spec)?;

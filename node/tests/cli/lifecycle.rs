@@ -77,6 +77,8 @@ fn second_node_in_a_directory_is_refused_with_the_process_that_holds_it() {
         .args(["start", "--data-dir"])
         .arg(node.data())
         .env("WEALD_CLUSTER__LISTEN", "127.0.0.1:0")
+        .env("WEALD_LISTENERS__HTTP", "127.0.0.1:0")
+        .env("WEALD_LISTENERS__RAWSOCKET", "127.0.0.1:0")
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(75));
@@ -95,6 +97,8 @@ fn taken_port_and_unusable_directories_have_their_own_codes() {
             .arg("start")
             .args(args)
             .env("WEALD_CLUSTER__LISTEN", address)
+            .env("WEALD_LISTENERS__HTTP", "127.0.0.1:0")
+            .env("WEALD_LISTENERS__RAWSOCKET", "127.0.0.1:0")
             .output()
             .unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -229,6 +233,8 @@ fn start_prints_its_state_as_json() {
     let mut child = node
         .command(&["start", "--json"])
         .env("WEALD_CLUSTER__LISTEN", "127.0.0.1:0")
+        .env("WEALD_LISTENERS__HTTP", "127.0.0.1:0")
+        .env("WEALD_LISTENERS__RAWSOCKET", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -124,6 +124,8 @@ impl Node {
             .arg("start")
             .args(args)
             .env("WEALD_CLUSTER__LISTEN", "127.0.0.1:0")
+            .env("WEALD_LISTENERS__HTTP", "127.0.0.1:0")
+            .env("WEALD_LISTENERS__RAWSOCKET", "127.0.0.1:0")
             .env("WEALD_STORAGE__PARTITIONS", "2")
             .env("WEALD_DATA_DIR", self.data())
             .envs(variables.iter().copied())

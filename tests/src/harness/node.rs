@@ -124,6 +124,10 @@ impl Site {
         let mut command = self.weald(&self.wrapper);
         command.arg("start").arg("--config").arg(self.dir.join("weald.toml"));
         command.env("NOTIFY_SOCKET", &notify).env("RUST_BACKTRACE", "1");
+        // Many nodes run at once; none needs a port that is known beforehand.
+        for listener in ["HTTP", "RAWSOCKET"] {
+            command.env(format!("WEALD_LISTENERS__{listener}"), "127.0.0.1:0");
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = command.stdout(create(&log)).stderr(append(&log)).spawn();
         let child = child.unwrap_or_else(|e| panic!("start a node: {e}"));

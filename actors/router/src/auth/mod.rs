@@ -143,5 +143,11 @@ pub enum Decision {
 /// Decides what a principal may do. Called on the routing path: from memory, without waiting.
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether it may. `policy` is how the URI of a SUBSCRIBE or REGISTER matches.
-    fn decide(&self, principal: &Principal, action: Action, uri: &str, policy: MatchPolicy) -> Decision;
+    fn decide(
+        &self,
+        principal: &Principal,
+        action: Action,
+        uri: &str,
+        policy: MatchPolicy,
+    ) -> Decision;
 }

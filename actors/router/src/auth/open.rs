@@ -20,7 +20,8 @@ pub struct Anonymous {
 impl Authenticator for Anonymous {
     fn hello(&self, offer: &Offer<'_>) -> BoxFuture<'static, Verdict> {
         let methods = offer.details.authmethods.as_deref();
-        let is_offered = methods.is_none_or(|methods| methods.iter().any(|method| *method == METHOD));
+        let is_offered =
+            methods.is_none_or(|methods| methods.iter().any(|method| *method == METHOD));
         let is_near = offer.peer.is_none_or(|peer| peer.to_canonical().is_loopback());
         let verdict = if !is_offered {
             Verdict::Refuse {

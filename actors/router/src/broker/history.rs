@@ -73,7 +73,8 @@ impl History {
         }
         for store in &self.0 {
             let topic = &store.topic;
-            if topic.events_max == 0 || !uri::matches(topic.policy, &topic.uri, &publication.topic) {
+            if topic.events_max == 0 || !uri::matches(topic.policy, &topic.uri, &publication.topic)
+            {
                 continue;
             }
             let mut events = store.events.lock().unwrap_or_else(PoisonError::into_inner);

@@ -46,7 +46,12 @@ impl Publication {
         })
     }
 
-    fn event(&self, subscription: SubscriptionId, policy: MatchPolicy, payload: Payload) -> Message {
+    fn event(
+        &self,
+        subscription: SubscriptionId,
+        policy: MatchPolicy,
+        payload: Payload,
+    ) -> Message {
         let topic = (policy != MatchPolicy::Exact).then(|| self.topic.clone());
         Message::Event(Event {
             subscription,
@@ -79,7 +84,8 @@ pub(crate) fn is_receiver(
         eligible_authid,
         eligible_authrole,
     } = receivers;
-    let names = |list: &Option<Vec<ByteString>>, name| list.as_ref().map(|list| list.contains(name));
+    let names =
+        |list: &Option<Vec<ByteString>>, name| list.as_ref().map(|list| list.contains(name));
     let ids = |list: &Option<Vec<SessionId>>| list.as_ref().map(|list| list.contains(&session));
     ids(eligible) != Some(false)
         && names(eligible_authid, authid) != Some(false)
@@ -176,7 +182,10 @@ mod tests {
             (Receivers { exclude: Some(Vec::new()), ..Receivers::default() }, true),
             (Receivers { exclude: Some(vec![me]), ..Receivers::default() }, false),
             (Receivers { exclude_authid: Some(vec![joe.clone()]), ..Receivers::default() }, false),
-            (Receivers { exclude_authrole: Some(vec![staff.clone()]), ..Receivers::default() }, false),
+            (
+                Receivers { exclude_authrole: Some(vec![staff.clone()]), ..Receivers::default() },
+                false,
+            ),
             (
                 Receivers {
                     eligible: Some(vec![me]),

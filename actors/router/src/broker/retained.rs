@@ -87,10 +87,9 @@ impl Retained {
         let mut offer = |topic: &str, value: &[u8]| {
             let name = ByteString::from(topic);
             let kept = read(value).0.into_iter().rev();
-            let mut publications =
-                kept.filter_map(|form| form.publication(name.clone())).map(|publication| {
-                    Publication { retained: true, ..publication }
-                });
+            let mut publications = kept
+                .filter_map(|form| form.publication(name.clone()))
+                .map(|publication| Publication { retained: true, ..publication });
             publications.find(|publication| take(publication));
         };
         match policy {

@@ -25,9 +25,10 @@ pub(crate) fn subscribe(
     message: Subscribe,
 ) -> Result<(), Violation> {
     let Subscribe { request, options, topic } = message;
-    let policy = options.match_policy.get().map_err(|unknown| {
-        Violation(format!("SUBSCRIBE option match: {unknown}"))
-    })?;
+    let policy = options
+        .match_policy
+        .get()
+        .map_err(|unknown| Violation(format!("SUBSCRIBE option match: {unknown}")))?;
     match begin(realm, work, session, request, &topic, policy) {
         Ok(id) if options.get_retained => {
             send_retained(realm, work, session, &topic, policy, id);
@@ -76,12 +77,7 @@ fn send_retained(
         if !publication.is_for(session) {
             return false;
         }
-        Fanout::new(publication, realm.limits()).deliver(
-            id,
-            policy,
-            [session],
-            &mut work.flushes,
-        );
+        Fanout::new(publication, realm.limits()).deliver(id, policy, [session], &mut work.flushes);
         true
     });
 }
@@ -94,9 +90,8 @@ pub(crate) async fn unsubscribe(
     message: Unsubscribe,
 ) {
     let Unsubscribe { request, subscription } = message;
-    let (removed, readers) = realm.change(work, |tables, _, effects| {
-        tables.unsubscribe(session.id(), subscription, effects)
-    });
+    let (removed, readers) = realm
+        .change(work, |tables, _, effects| tables.unsubscribe(session.id(), subscription, effects));
     if removed.is_err() {
         let message = format!("the session is not on subscription {subscription}");
         let refusal = Refusal::new(error::NO_SUCH_SUBSCRIPTION, message);

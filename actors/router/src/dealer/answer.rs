@@ -163,9 +163,15 @@ pub(crate) fn deliver(
             let message = "the caller takes no wrapped payloads";
             Err(Refusal::new(error::FEATURE_NOT_SUPPORTED, message))
         }
-        Reply::Result { progress, ppt, payload } => translate(realm, session, &payload).map(|payload| {
-            Message::Result(CallResult { request, details: ResultDetails { progress, ppt }, payload })
-        }),
+        Reply::Result { progress, ppt, payload } => {
+            translate(realm, session, &payload).map(|payload| {
+                Message::Result(CallResult {
+                    request,
+                    details: ResultDetails { progress, ppt },
+                    payload,
+                })
+            })
+        }
         Reply::Error { details, error, payload } => {
             translate(realm, session, &payload).map(|payload| {
                 Message::Error(Error {

@@ -48,7 +48,9 @@ pub(crate) fn continued(
             None => return Ok(()),
             Some(call) if !call.is_open => {
                 let id = asked.request;
-                return Err(Violation(format!("CALL {id} is in flight, and not a progressive one")));
+                return Err(Violation(format!(
+                    "CALL {id} is in flight, and not a progressive one"
+                )));
             }
             Some(_) => calls.chunk(asked.request, !asked.options.progress),
         }
@@ -233,7 +235,11 @@ pub(crate) fn refuse(
 }
 
 /// What an authorizer's decision means for a request.
-pub(crate) fn verdict(decision: Decision, action: Action, uri: &str) -> Result<(Disclosure, Option<u64>), Refusal> {
+pub(crate) fn verdict(
+    decision: Decision,
+    action: Action,
+    uri: &str,
+) -> Result<(Disclosure, Option<u64>), Refusal> {
     match decision {
         Decision::Allow { disclosure, trustlevel } => Ok((disclosure, trustlevel)),
         Decision::Deny => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weald_wamp::message::{Choice, CancelMode, Interrupt, InterruptOptions, RequestType};
+use weald_wamp::message::{CancelMode, Choice, Interrupt, InterruptOptions, RequestType};
 use weald_wamp::{Message, RequestId};
 
 use super::Refusal;

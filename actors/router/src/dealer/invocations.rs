@@ -126,7 +126,10 @@ mod tests {
         let ids: Vec<u64> =
             (0..3).map(|n| invocations.begin(registration(9), n).unwrap().get()).collect();
         assert_eq!(ids, [1, 2, 3]);
-        assert_eq!((invocations.count(registration(9)), invocations.count(registration(8))), (3, 0));
+        assert_eq!(
+            (invocations.count(registration(9)), invocations.count(registration(8))),
+            (3, 0)
+        );
     }
 
     #[test]

@@ -110,9 +110,10 @@ pub(crate) enum Tried {
 
 /// Whether a callee has as many invocations of a registration as it wants at a time.
 pub(crate) fn is_busy(registration: RegistrationId, callee: &Callee<Handle>) -> bool {
-    callee.options.concurrency.is_some_and(|most| {
-        callee.session.invocations().count(registration) as u64 >= most
-    })
+    callee
+        .options
+        .concurrency
+        .is_some_and(|most| callee.session.invocations().count(registration) as u64 >= most)
 }
 
 /// Why a call ends without an answer of a callee.

@@ -32,8 +32,7 @@ pub(crate) fn register(
     let unknown = |option: &str, what: &dyn std::fmt::Display| {
         Violation(format!("REGISTER option {option}: {what}"))
     };
-    let policy =
-        message.options.match_policy.get().map_err(|what| unknown("match", &what))?;
+    let policy = message.options.match_policy.get().map_err(|what| unknown("match", &what))?;
     message.options.invoke.get().map_err(|what| unknown("invoke", &what))?;
     if let Err(refusal) = begin(realm, work, session, message, policy) {
         reply::error(realm, work, session, RequestType::Register, request, &refusal);
@@ -101,9 +100,8 @@ pub(crate) async fn unregister(
     message: Unregister,
 ) {
     let Unregister { request, registration } = message;
-    let (removed, readers) = realm.change(work, |tables, _, effects| {
-        tables.unregister(session.id(), registration, effects)
-    });
+    let (removed, readers) = realm
+        .change(work, |tables, _, effects| tables.unregister(session.id(), registration, effects));
     if removed.is_err() {
         let message = format!("the session is not on registration {registration}");
         let refusal = Refusal::new(error::NO_SUCH_REGISTRATION, message);

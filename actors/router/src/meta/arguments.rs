@@ -60,7 +60,11 @@ impl Arguments {
     }
 
     /// A list of texts, if there.
-    pub(crate) fn texts(&self, place: usize, name: &str) -> Result<Option<Vec<ByteString>>, Refusal> {
+    pub(crate) fn texts(
+        &self,
+        place: usize,
+        name: &str,
+    ) -> Result<Option<Vec<ByteString>>, Refusal> {
         let Some(value) = self.get(place, name) else { return Ok(None) };
         let texts = value.as_list().and_then(|values| {
             values.iter().map(|value| value.as_text().cloned()).collect::<Option<Vec<_>>>()

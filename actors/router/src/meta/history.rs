@@ -52,7 +52,8 @@ pub(crate) fn call(
     let allowed: Vec<Kept> =
         events.into_iter().filter(|event| event.publication.is_for(session)).collect();
     let chosen = wanted.choose(allowed)?;
-    let events = chosen.iter().map(|event| described(realm, id, event)).collect::<Result<_, _>>()?;
+    let events =
+        chosen.iter().map(|event| described(realm, id, event)).collect::<Result<_, _>>()?;
     Ok(Returned { args: events, kwargs: Dict::new() })
 }
 
@@ -88,14 +89,14 @@ impl Wanted {
     fn choose(&self, events: Vec<Kept>) -> Result<Vec<Kept>, Refusal> {
         let place = |id: &Option<PublicationId>| match id {
             None => Ok(None),
-            Some(id) => events
-                .iter()
-                .position(|event| event.publication.id == *id)
-                .map(Some)
-                .ok_or_else(|| {
-                    let message = format!("publication {id} is not kept");
-                    Refusal::new(error::INVALID_ARGUMENT, message)
-                }),
+            Some(id) => {
+                events.iter().position(|event| event.publication.id == *id).map(Some).ok_or_else(
+                    || {
+                        let message = format!("publication {id} is not kept");
+                        Refusal::new(error::INVALID_ARGUMENT, message)
+                    },
+                )
+            }
         };
         let (from, after) = (place(&self.from)?, place(&self.after)?);
         let (before, until) = (place(&self.before)?, place(&self.until)?);
@@ -144,10 +145,9 @@ fn described(realm: &Arc<Realm>, subscription: u64, event: &Kept) -> Result<Valu
     let mut details = Dict::new().with("topic", publication.topic.clone());
     if let Some(publisher) = &publication.publisher {
         details.insert("publisher", publisher.session.get());
-        for (key, value) in [
-            ("publisher_authid", &publisher.authid),
-            ("publisher_authrole", &publisher.authrole),
-        ] {
+        for (key, value) in
+            [("publisher_authid", &publisher.authid), ("publisher_authrole", &publisher.authrole)]
+        {
             if let Some(value) = value {
                 details.insert(key, value.clone());
             }

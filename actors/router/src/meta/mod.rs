@@ -77,13 +77,13 @@ fn dispatch(
     let name = procedure.strip_prefix("wamp.").unwrap_or_default();
     let (group, name) = name.split_once('.').unwrap_or((name, ""));
     let found = match group {
-        "session" if matches!(name, "add_testament" | "flush_testaments") => {
-            Some(testament::call(session, name, arguments).map(|returned| Outcome::Done(Ok(returned))))
-        }
+        "session" if matches!(name, "add_testament" | "flush_testaments") => Some(
+            testament::call(session, name, arguments).map(|returned| Outcome::Done(Ok(returned))),
+        ),
         "session" => session::call(session, name, arguments),
-        "subscription" if name == "get_events" => {
-            Some(history::call(realm, session, arguments).map(|returned| Outcome::Done(Ok(returned))))
-        }
+        "subscription" if name == "get_events" => Some(
+            history::call(realm, session, arguments).map(|returned| Outcome::Done(Ok(returned))),
+        ),
         "registration" | "subscription" => query::call(realm, group, name, arguments),
         _ => None,
     };

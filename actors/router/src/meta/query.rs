@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weald_wamp::message::MatchPolicy;
 use weald_wamp::{
-    ByteString, Dict, Limits, Payload, RegistrationId, Serializer, SessionId, SubscriptionId, Value,
-    uri,
+    ByteString, Dict, Limits, Payload, RegistrationId, Serializer, SessionId, SubscriptionId,
+    Value, uri,
 };
 
 use super::arguments::Arguments;
@@ -152,18 +152,16 @@ fn removed(
     let work = &mut Work::new();
     let is_removed = match row(is_registration, id) {
         Some(RowId::Registration(id)) => {
-            let (removed, readers) = realm.change(work, |tables, _, effects| {
-                tables.unregister(session, id, effects)
-            });
+            let (removed, readers) =
+                realm.change(work, |tables, _, effects| tables.unregister(session, id, effects));
             if removed.is_ok() {
                 register::told_revoked(realm, id, &[session], reason, readers);
             }
             removed.is_ok()
         }
         Some(RowId::Subscription(id)) => {
-            let (removed, readers) = realm.change(work, |tables, _, effects| {
-                tables.unsubscribe(session, id, effects)
-            });
+            let (removed, readers) =
+                realm.change(work, |tables, _, effects| tables.unsubscribe(session, id, effects));
             if removed.is_ok() {
                 crate::broker::subscribe::told_revoked(realm, id, session, reason, readers);
             }
@@ -185,9 +183,8 @@ pub(crate) fn merge(query: &Query, parts: Vec<Part>) -> Result<Returned, Refusal
             Part::Nothing => {}
         }
     }
-    let no_such_session = |id: u64| {
-        Err(Refusal::new(error::NO_SUCH_SESSION, format!("there is no session {id}")))
-    };
+    let no_such_session =
+        |id: u64| Err(Refusal::new(error::NO_SUCH_SESSION, format!("there is no session {id}")));
     let list = |ids: Vec<u64>| Value::List(ids.into_iter().map(Value::from).collect());
     let count = |ids: &Vec<u64>| Value::from(ids.len() as u64);
     Ok(match query {
@@ -270,9 +267,14 @@ fn lookup(
     let options = arguments.dict(1, "options")?;
     let policy = match options.get("match") {
         None => MatchPolicy::Exact,
-        Some(policy) => policy.as_text().and_then(|name| MatchPolicy::from_name(name)).ok_or_else(
-            || Refusal::new(error::INVALID_ARGUMENT, "options.match must be exact, prefix or wildcard"),
-        )?,
+        Some(policy) => {
+            policy.as_text().and_then(|name| MatchPolicy::from_name(name)).ok_or_else(|| {
+                Refusal::new(
+                    error::INVALID_ARGUMENT,
+                    "options.match must be exact, prefix or wildcard",
+                )
+            })?
+        }
     };
     let snapshot = realm.snapshot();
     let found = if is_registration {
@@ -318,11 +320,8 @@ fn known(
         None => None,
     };
     found.ok_or_else(|| {
-        let no_such = if is_registration {
-            error::NO_SUCH_REGISTRATION
-        } else {
-            error::NO_SUCH_SUBSCRIPTION
-        };
+        let no_such =
+            if is_registration { error::NO_SUCH_REGISTRATION } else { error::NO_SUCH_SUBSCRIPTION };
         Refusal::new(no_such, format!("there is no {name} {id}"))
     })
 }

@@ -12,14 +12,20 @@ use crate::session::handle::Handle;
 use crate::session::testament::{TESTAMENTS_MAX, Testament, When};
 
 /// Calls one of the two.
-pub(crate) fn call(session: &Handle, name: &str, arguments: &Arguments) -> Result<Returned, Refusal> {
+pub(crate) fn call(
+    session: &Handle,
+    name: &str,
+    arguments: &Arguments,
+) -> Result<Returned, Refusal> {
     if name == "flush_testaments" {
         let when = scope(arguments.text(0, "scope")?)?;
         session.testaments().flush(when);
         return Ok(Returned::default());
     }
     let topic = arguments.need_text(0, "topic")?;
-    if uri::check(&topic, uri::Strictness::Loose, MatchPolicy::Exact).is_err() || uri::is_reserved(&topic) {
+    if uri::check(&topic, uri::Strictness::Loose, MatchPolicy::Exact).is_err()
+        || uri::is_reserved(&topic)
+    {
         return Err(Refusal::new(error::INVALID_URI, format!("{topic:?} is no topic")));
     }
     let args = arguments.list(1, "args")?;

@@ -10,4 +10,13 @@ use crate::realm::Realm;
 use crate::session::Work;
 use crate::session::handle::Handle;
 
-pub(crate) fn answered(_realm: &Arc<Realm>, _work: &mut Work, _callee: &Handle, _node: NodeId, _key: CallKey, _reply: Reply, _may_reroute: bool) {}
+pub(crate) fn answered(
+    _realm: &Arc<Realm>,
+    _work: &mut Work,
+    _callee: &Handle,
+    _node: NodeId,
+    _key: CallKey,
+    _reply: Reply,
+    _may_reroute: bool,
+) {
+}

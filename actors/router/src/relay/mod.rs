@@ -11,7 +11,7 @@ use crate::broker::publication::Publication;
 use crate::dealer::Request;
 use crate::meta::query::{Part, Query};
 use crate::realm::Realm;
-use crate::registry::{InterestChange};
+use crate::registry::InterestChange;
 
 pub mod frames;
 pub(crate) mod incoming;
@@ -46,10 +46,52 @@ impl Relay {
 
     pub(crate) fn interest_of_history(&self, _realm: &Arc<Realm>) {}
     pub(crate) fn interest_changed(&self, _realm: &Arc<Realm>, _rows: &[InterestChange]) {}
-    pub(crate) fn publish(&self, _nodes: &[NodeId], _realm: &ByteString, _publication: &Publication) {}
-    pub(crate) fn call(&self, _node: NodeId, _realm: &ByteString, _key: CallKey, _registration: RegistrationId, _request: &Request) -> Result<(), NotSent> { Err(NotSent::Unreachable) }
-    pub(crate) fn chunk(&self, _node: NodeId, _realm: &ByteString, _key: CallKey, _request: &Request) {}
-    pub(crate) fn cancel(&self, _node: NodeId, _realm: &ByteString, _key: CallKey, _mode: CancelMode) {}
-    pub(crate) fn revoke(&self, _node: NodeId, _realm: &ByteString, _policy: weald_wamp::message::MatchPolicy, _procedure: &str) {}
-    pub(crate) fn ask(&self, _realm: &ByteString, _query: &Query) -> Option<BoxFuture<'static, Vec<Part>>> { None }
+    pub(crate) fn publish(
+        &self,
+        _nodes: &[NodeId],
+        _realm: &ByteString,
+        _publication: &Publication,
+    ) {
+    }
+    pub(crate) fn call(
+        &self,
+        _node: NodeId,
+        _realm: &ByteString,
+        _key: CallKey,
+        _registration: RegistrationId,
+        _request: &Request,
+    ) -> Result<(), NotSent> {
+        Err(NotSent::Unreachable)
+    }
+    pub(crate) fn chunk(
+        &self,
+        _node: NodeId,
+        _realm: &ByteString,
+        _key: CallKey,
+        _request: &Request,
+    ) {
+    }
+    pub(crate) fn cancel(
+        &self,
+        _node: NodeId,
+        _realm: &ByteString,
+        _key: CallKey,
+        _mode: CancelMode,
+    ) {
+    }
+    pub(crate) fn revoke(
+        &self,
+        _node: NodeId,
+        _realm: &ByteString,
+        _policy: weald_wamp::message::MatchPolicy,
+        _procedure: &str,
+    ) {
+    }
+    pub(crate) fn ask(
+        &self,
+        _realm: &ByteString,
+        _query: &Query,
+    ) -> Option<BoxFuture<'static, Vec<Part>>> {
+        None
+    }
 }

@@ -135,7 +135,9 @@ impl Core {
                 self.state = State::Closed;
                 Step::Gone
             }
-            other => self.violation(format!("{} in place of AUTHENTICATE", other.message_type().name())),
+            other => {
+                self.violation(format!("{} in place of AUTHENTICATE", other.message_type().name()))
+            }
         }
     }
 
@@ -157,7 +159,10 @@ impl Core {
                 Step::Route(message)
             }
             Message::Error(error) => {
-                let why = format!("ERROR for {:?}; a client may answer INVOCATION only", error.request_type);
+                let why = format!(
+                    "ERROR for {:?}; a client may answer INVOCATION only",
+                    error.request_type
+                );
                 self.violation(why)
             }
             Message::Goodbye(_) => {

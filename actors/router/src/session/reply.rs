@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use weald_wamp::message::{
-    Abort, Error, ErrorDetails, Goodbye, RequestType,
-};
+use weald_wamp::message::{Abort, Error, ErrorDetails, Goodbye, RequestType};
 use weald_wamp::{Dict, Message, Payload, RequestId, Serializer, Value};
 
 use super::Work;

@@ -1,8 +1,8 @@
 //! What a session wants published when it ends.
 
+use bytestring::ByteString;
 use weald_wamp::Payload;
 use weald_wamp::message::PublishOptions;
-use bytestring::ByteString;
 
 /// Most testaments of one session. // guess: as many as anybody has named so far, times ten
 pub const TESTAMENTS_MAX: usize = 100;
