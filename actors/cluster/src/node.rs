@@ -17,8 +17,11 @@
 //! │  ├─ exchange                  scheduler, running exchanges, sweeper
 //! │  ├─ discovery                 addresses where members may be
 //! │  └─ follow                    events of the membership, the way back of a fenced node
+//! ├─ sessions                     one light task for each WAMP client
 //! └─ listeners                    started last, stopped first
-//!    └─ control                   the Unix socket of the command line
+//!    ├─ control                   the Unix socket of the command line
+//!    ├─ http                      WebSocket
+//!    └─ rawsocket                 RawSocket
 //! ```
 
 use crate::hashtree::{self, HashtreeActor, ScrubTotals};
@@ -132,6 +135,7 @@ pub fn tree(
     transport: ChildSpec,
     replication: Vec<ChildSpec>,
     control: ChildSpec,
+    router: ChildSpec,
     listeners: Vec<ChildSpec>,
 ) -> SupervisorSpec {
     let cluster = SupervisorSpec::new(Strategy::RestForOne)
@@ -147,6 +151,7 @@ pub fn tree(
         .child(storage.child_spec())
         .child(registry(registry_handle))
         .child(ChildSpec::supervisor("cluster", cluster))
+        .child(router)
         .child(ChildSpec::supervisor("listeners", listeners))
 }
 

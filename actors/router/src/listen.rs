@@ -1,18 +1,18 @@
-//! The ports for WAMP clients.
+//! The ports for WAMP clients, and the tasks of their sessions.
 
-use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use weald_supervision::{ChildSpec, Shutdown};
-use weald_transports::{Accepted, Address, Egress, Origin, Settings, Stream, accept_raw};
+use weald_supervision::{ChildSpec, Shutdown, TaskContext, TasksHandle};
+use weald_transports::{Address, Connection, Endpoint, Listener, Settings};
 
 use crate::router::Router;
 use crate::session::serve;
 
+/// Time that a listener has to stop.
+const STOP_TIME: Duration = Duration::from_secs(5);
 /// The address a port is bound to, once it is.
 #[derive(Debug, Clone, Default)]
 pub struct Bound(Arc<Mutex<Option<SocketAddr>>>);
@@ -24,64 +24,68 @@ impl Bound {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, address: SocketAddr) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    fn set(&self, address: Option<SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 }
 
-/// The RawSocket port.
-#[must_use]
-pub fn raw_child_spec(
-    address: SocketAddr,
-    bound: Bound,
-    router: Arc<Router>,
-    egress: Arc<Egress>,
-) -> ChildSpec {
-    ChildSpec::task("rawsocket", move |context| {
-        let (bound, router, egress) = (bound.clone(), Arc::clone(&router), Arc::clone(&egress));
-        async move {
-            tokio::select! {
-                biased;
-                () = context.cancelled() => Ok(()),
-                ended = accept(address, bound, router, egress) => Ok(ended?),
-            }
-        }
-    })
-    .shutdown(Shutdown::Timeout(Duration::from_secs(5)))
+/// What a port needs.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The name of its process, also in the log.
+    pub name: &'static str,
+    /// Where and what.
+    pub endpoint: Endpoint,
+    /// What its connections have in common.
+    pub settings: Settings,
+    /// Set while it is open.
+    pub bound: Bound,
+    /// Whose clients they are.
+    pub router: Arc<Router>,
+    /// The supervisor of sessions.
+    pub sessions: TasksHandle,
 }
 
-async fn accept(
-    address: SocketAddr,
-    bound: Bound,
-    router: Arc<Router>,
-    egress: Arc<Egress>,
-) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    let local = listener.local_addr()?;
-    bound.set(local);
-    tracing::info!(event = "rawsocket_listening", address = %local, "RawSocket port open");
-    let mut sessions = JoinSet::new();
-    loop {
-        while sessions.try_join_next().is_some() {}
-        let (stream, peer) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let origin =
-            Origin { peer: Address::Ip(peer), local: Address::Ip(local), proxy: None, tls: None };
-        let accepted = Accepted { stream: Stream::Tcp(stream), origin, place: None };
-        let settings = Settings {
-            message_bytes_max: weald_transports::RAW_BYTES_MAX,
-            ping_interval: None,
-            ping_timeout: Duration::from_secs(10),
-            egress: Arc::clone(&egress),
-        };
-        let router = Arc::clone(&router);
-        sessions.spawn(async move {
-            match accept_raw(accepted, &settings).await {
-                Ok(connection) => serve(router, connection).await,
-                Err(error) => {
-                    tracing::debug!(event = "client_rejected", %error, "a client was rejected");
-                }
+impl Port {
+    /// The process that listens.
+    #[must_use]
+    pub fn child_spec(self) -> ChildSpec {
+        let name = self.name;
+        let port = Arc::new(self);
+        ChildSpec::task(name, move |context| {
+            let port = Arc::clone(&port);
+            async move { port.listen(context).await }
+        })
+        .shutdown(Shutdown::Timeout(STOP_TIME))
+    }
+
+    async fn listen(&self, context: TaskContext) -> Result<(), weald_supervision::BoxError> {
+        let (router, sessions) = (Arc::clone(&self.router), self.sessions.clone());
+        let next = AtomicU64::new(1);
+        let port = self.name;
+        let serving = move |connection: Connection| {
+            let id = format!("{port}-{}", next.fetch_add(1, Ordering::Relaxed));
+            let router = Arc::clone(&router);
+            let started = sessions.start(&id, |_context| async move {
+                serve(router, connection).await;
+                Ok(())
+            });
+            if let Err(error) = started {
+                // Its connection was dropped with the future that was not started.
+                tracing::warn!(event = "session_not_started", %error, "a client was turned away");
             }
-        });
+        };
+        let listener =
+            Listener::start(self.endpoint.clone(), self.settings.clone(), Arc::new(serving))?;
+        let address = match listener.address() {
+            Address::Ip(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        self.bound.set(address);
+        tracing::info!(event = "port_open", port, address = %listener.address(), "port for WAMP clients open");
+        context.cancelled().await;
+        self.bound.set(None);
+        drop(listener.stop().await);
+        Ok(())
     }
 }

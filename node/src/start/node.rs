@@ -281,6 +281,7 @@ impl Node {
         let config = self.config()?;
         for (key, variable, address) in [
             ("cluster.listen", "WEALD_CLUSTER__LISTEN", config.cluster.listen),
+            ("listeners.http", "WEALD_LISTENERS__HTTP", config.listeners.http),
             ("listeners.rawsocket", "WEALD_LISTENERS__RAWSOCKET", config.listeners.rawsocket),
         ] {
             self.try_port(key, variable, address)?;
@@ -409,6 +410,7 @@ impl Node {
             port,
             replication.children(),
             control,
+            wamp.sessions(),
             wamp.listeners(),
         );
         let root =
@@ -419,6 +421,7 @@ impl Node {
 
     async fn stop_tree(&mut self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Ok(()) };
+        running.sources.wamp.drain();
         let report = running.root.shutdown(self.stop_time()).await;
         tracing::info!(
             event = "tree_stopped",

@@ -82,6 +82,7 @@ impl Sources {
             "data_dir": self.data_dir,
             "listen": {
                 "cluster": cluster.first(),
+                "http": self.wamp.http.address().map(|address| address.to_string()),
                 "rawsocket": self.wamp.rawsocket.address().map(|address| address.to_string()),
                 "socket": self.socket,
             },

@@ -6,17 +6,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use weald_cluster::node;
 use weald_cluster::store::StoreHandle;
 use weald_router::auth::{Anonymous, Open};
 use weald_router::broker::retained::Shelf;
 use weald_router::clock::Clock;
-use weald_router::listen::{self, Bound};
+use weald_router::listen::{Bound, Port};
 use weald_router::relay::Relay;
 use weald_router::{Realm, Router, realm, router};
 use weald_storage::{DeclareError, Key, Scan, TableKind, TableName, TableSpec, WriteOp};
-use weald_supervision::ChildSpec;
-use weald_transports::{Egress, EgressConfig};
+use weald_supervision::{ChildSpec, TasksHandle, TasksSpec};
+use weald_transports::{
+    Bind, Egress, EgressConfig, Endpoint, NoSite, OriginError, Origins, Protocols, Web,
+};
 
 /// The table of events that are kept for later subscribers; in memory on each node, and on all.
 const RETAINED: &str = "weald.retained";
@@ -71,13 +74,34 @@ impl Shelf for Stored {
     }
 }
 
+/// Tasks of clients at most; a port takes fewer connections than that.
+const SESSIONS_MAX: usize = 1 << 20;
+/// Silence of a client after which it is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30); // guess
+/// Time it has to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(20); // guess
+
+/// Why a node has no router.
+#[derive(Debug, Error)]
+pub(super) enum NoRouter {
+    /// The table of kept events could not be declared.
+    #[error(transparent)]
+    Table(#[from] DeclareError),
+    /// The configuration names a web page that is none.
+    #[error("listeners.origins: {0}")]
+    Origin(#[from] OriginError),
+}
+
 /// The router of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Wamp {
     pub(super) router: Arc<Router>,
     pub(super) rawsocket: Bound,
+    pub(super) http: Bound,
     config: Config,
+    sessions: TasksHandle,
     egress: Arc<Egress>,
+    origins: Origins,
 }
 
 impl Wamp {
@@ -87,7 +111,8 @@ impl Wamp {
         config: &Config,
         store: &StoreHandle,
         relay: Arc<Relay>,
-    ) -> Result<Self, DeclareError> {
+    ) -> Result<Self, NoRouter> {
+        let origins = Origins::new(&config.listeners.origins)?;
         let table = TableName::parse(RETAINED).expect("it is a name of a table");
         let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
         store.store().declare_system_table(&table, spec)?;
@@ -103,15 +128,53 @@ impl Wamp {
             shelf: Arc::new(Stored { store: store.clone(), table }),
             clock,
         });
-        let router = Router::new(settings, [realm], relay, clock);
-        let egress = Egress::new(EgressConfig::default());
-        Ok(Self { router, rawsocket: Bound::default(), config: config.clone(), egress })
+        Ok(Self {
+            router: Router::new(settings, [realm], relay, clock),
+            rawsocket: Bound::default(),
+            http: Bound::default(),
+            config: config.clone(),
+            sessions: TasksHandle::new("sessions"),
+            egress: Egress::new(EgressConfig::default()),
+            origins,
+        })
+    }
+
+    /// The supervisor of sessions.
+    pub(super) fn sessions(&self) -> ChildSpec {
+        let spec = TasksSpec { tasks_max: SESSIONS_MAX, ..TasksSpec::default() };
+        ChildSpec::tasks("sessions", &self.sessions, spec)
     }
 
     /// The ports.
     pub(super) fn listeners(&self) -> Vec<ChildSpec> {
-        let (router, egress) = (Arc::clone(&self.router), Arc::clone(&self.egress));
-        let address = self.config.listeners.rawsocket;
-        vec![listen::raw_child_spec(address, self.rawsocket.clone(), router, egress)]
+        let web =
+            Web { path: "/ws".to_owned(), origins: self.origins.clone(), site: Arc::new(NoSite) };
+        let listeners = &self.config.listeners;
+        [
+            ("http", listeners.http, Protocols::Web(web), &self.http),
+            ("rawsocket", listeners.rawsocket, Protocols::RawSocket, &self.rawsocket),
+        ]
+        .map(|(name, address, protocols, bound)| {
+            Port {
+                name,
+                endpoint: Endpoint::new(Bind::Ip(address), protocols),
+                settings: weald_transports::Settings {
+                    message_bytes_max: self.router.limits().message_bytes,
+                    ping_interval: Some(PING_INTERVAL),
+                    ping_timeout: PING_TIMEOUT,
+                    egress: Arc::clone(&self.egress),
+                },
+                bound: bound.clone(),
+                router: Arc::clone(&self.router),
+                sessions: self.sessions.clone(),
+            }
+            .child_spec()
+        })
+        .into()
+    }
+
+    /// Ends all sessions in order, and takes no more.
+    pub(super) fn drain(&self) {
+        self.router.drain();
     }
 }
