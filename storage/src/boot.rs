@@ -21,8 +21,8 @@ use serde::Serialize;
 use crate::check::{CheckVerdict, pages};
 use crate::error::OpenError;
 use crate::identity::{
-    CleanMarker, DATA_FILE, EnvIdentity, FORMAT, IDENTITY_ROW, IdentityFault, LastStop, StoreFile,
-    next_incarnation, partition_dir, sync_dir, write_durably,
+    CleanMarker, DATA_FILE, EnvIdentity, FORMAT, FORMAT_MIN, IDENTITY_ROW, IdentityFault, LastStop,
+    StoreFile, next_incarnation, partition_dir, sync_dir, write_durably,
 };
 use crate::ids::{Actor, NodeId};
 use crate::lmdb::{Lmdb, Options};
@@ -211,7 +211,7 @@ pub(crate) fn write_store_file(dir: &Path, identity: &EnvIdentity) -> Result<(),
 fn read_store_file(dir: &Path, config: &StoreConfig) -> Result<Option<StoreFile>, OpenError> {
     let file = StoreFile::read(dir).map_err(io_error("read the store file in", dir))?;
     let Some(file) = file else { return Ok(None) };
-    if file.format != FORMAT {
+    if !(FORMAT_MIN..=FORMAT).contains(&file.format) {
         return Err(OpenError::Format { partition: None, found: file.format, known: FORMAT });
     }
     if file.partitions != config.partitions {

@@ -29,8 +29,10 @@ use crate::ids::NodeId;
 use crate::partition::Space;
 
 /// Version of the layout of an environment and of the files beside it. 2: the index of events, and
-/// trees that count only what is not deleted.
-pub const FORMAT: u16 = 2;
+/// trees that count only what is not deleted. 3: marks of damaged buckets.
+pub const FORMAT: u16 = 3;
+/// The oldest version that can be read. Each start writes the current one.
+pub(crate) const FORMAT_MIN: u16 = 2;
 /// Name of the marker a clean stop leaves.
 pub(crate) const CLEAN_FILE: &str = "clean";
 /// Name of the file that tells a complete data directory.
@@ -87,7 +89,7 @@ impl EnvIdentity {
         let format = row.first_chunk().map(|raw| u16::from_be_bytes(*raw));
         match format {
             None => return Err(IdentityFault::Damaged),
-            Some(FORMAT) => {}
+            Some(FORMAT_MIN..=FORMAT) => {}
             Some(other) => return Err(IdentityFault::UnknownFormat(other)),
         }
         let row: &[u8; IDENTITY_BYTES] =
@@ -262,6 +264,30 @@ mod tests {
             assert!(EnvIdentity::decode(&damaged).is_err(), "bit {bit}");
         }
         assert_eq!(EnvIdentity::decode(&row[1..]).ok(), None);
+    }
+
+    #[test]
+    fn identity_of_the_format_before_is_read_and_others_are_refused() {
+        let identity = EnvIdentity {
+            node: NodeId([7; 16]),
+            incarnation: 4,
+            memory_incarnation: 5,
+            partition: 3,
+            partitions: 8,
+        };
+        for (format, expected) in [
+            (1, Err(IdentityFault::UnknownFormat(1))),
+            (2, Ok(identity)),
+            (3, Ok(identity)),
+            (4, Err(IdentityFault::UnknownFormat(4))),
+        ] {
+            let mut row = identity.encode();
+            row[..2].copy_from_slice(&u16::to_be_bytes(format));
+            let body = row.len() - 4;
+            let sum = crc32c::crc32c(&row[..body]);
+            row[body..].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(EnvIdentity::decode(&row), expected, "{format}");
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! locks. Nothing here outlives the process: the actor of these tables has an incarnation of its
 //! own, new at each boot, so that a dot that died with a process is never used again.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::clock::{Clock, Seen};
 use crate::context::Context;
@@ -44,6 +45,8 @@ pub(crate) struct MemoryState {
     /// Which key each event was about, and when it was processed.
     dots: OrdMap<Dot, (u64, MemoryKey)>,
     swept: VersionVector,
+    /// Buckets in which absence is no evidence, see [`crate::partition::damage`].
+    damaged: OrdSet<Bucket>,
     /// Of every actor but the current one.
     clock: Clock,
     counter: u64,
@@ -62,6 +65,7 @@ impl Default for MemoryState {
             log: imbl::Vector::new(),
             dots: OrdMap::new(),
             swept: VersionVector::new(),
+            damaged: OrdSet::new(),
             clock: Clock::default(),
             counter: 0,
             last_seq: 0,
@@ -168,7 +172,9 @@ impl MemoryState {
         }
         for bucket in gathered.rebuild {
             state.rebuild(bucket);
+            state.damaged.insert(bucket);
         }
+        state.swept.merge(&gathered.untold);
         for (actor, seen) in gathered.counters.processed.touched {
             state.clock.set(actor, seen);
         }
@@ -235,6 +241,17 @@ impl MemoryState {
 
     /// The objects of a bucket, all of them.
     pub(crate) fn bucket(&self, bucket: Bucket) -> BucketContent {
+        let mut content = self.content(bucket);
+        content.sound &= !self.damaged.contains(&bucket);
+        content
+    }
+
+    /// Whether the objects of a bucket add up.
+    pub(crate) fn adds_up(&self, bucket: Bucket) -> bool {
+        self.content(bucket).sound
+    }
+
+    fn content(&self, bucket: Bucket) -> BucketContent {
         let (first, last) = bucket_bounds(bucket);
         let mut content = BucketContent { entries: Vec::new(), sound: true };
         for (_, at) in self.buckets.range(first..=last) {
@@ -257,7 +274,7 @@ impl MemoryState {
 
     /// Recomputes the sum of a bucket from its objects.
     fn rebuild(&mut self, bucket: Bucket) {
-        let sum = sum_of(&self.bucket(bucket).entries);
+        let sum = sum_of(&self.content(bucket).entries);
         let leaf = self.leaves.insert(bucket, sum).unwrap_or_default();
         self.root = TreeNode {
             count: self.root.count.wrapping_sub(leaf.count).wrapping_add(sum.count),
@@ -265,7 +282,7 @@ impl MemoryState {
         };
     }
 
-    /// Drops what the index by bucket knows of lost objects, and rebuilds the sum.
+    /// Drops what the index by bucket knows of lost objects, rebuilds the sum and marks the bucket.
     pub(crate) fn repair_tree(&mut self, bucket: Bucket) {
         let (first, last) = bucket_bounds(bucket);
         let lost =
@@ -274,6 +291,21 @@ impl MemoryState {
             self.buckets.remove(&hash);
         }
         self.rebuild(bucket);
+        self.damaged.insert(bucket);
+    }
+
+    /// Buckets that are marked.
+    pub(crate) fn damaged(&self) -> Vec<Bucket> {
+        self.damaged.iter().copied().collect()
+    }
+
+    /// The state after these buckets were compared with every member.
+    pub(crate) fn compared(&self, buckets: &BTreeSet<Bucket>) -> Self {
+        let mut state = self.clone();
+        for bucket in buckets {
+            state.damaged.remove(bucket);
+        }
+        state
     }
 
     /// The state after a sweep.

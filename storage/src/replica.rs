@@ -51,7 +51,8 @@ pub struct Missing {
 pub struct BucketContent {
     /// The objects that count in the tree, ascending by the hash of the key.
     pub entries: Vec<BucketEntry>,
-    /// Whether they add up to the bucket's sum and all could be read. If not, the absence of an object here is no evidence.
+    /// Whether they add up to the bucket's sum and all could be read, and the bucket is not marked as damaged. If not, the
+    /// absence of an object here is no evidence.
     pub sound: bool,
 }
 
@@ -101,6 +102,8 @@ pub trait Replicated: Send + Sync {
     fn tree_children(&self, path: TreePath) -> Result<Vec<TreeNode>, ReadError>;
     /// The objects of a bucket, all on one snapshot.
     fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError>;
+    /// Buckets that are marked: objects were lost there, and it is not known whether a peer still has them.
+    fn damaged(&self) -> Result<Vec<Bucket>, ReadError>;
     /// The object of a key.
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError>;
 }

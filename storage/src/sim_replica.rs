@@ -84,9 +84,19 @@ impl Replica {
         self.state.lose(table, key);
     }
 
+    /// Whether a scrub would find nothing wrong with a bucket.
+    pub fn adds_up(&self, bucket: Bucket) -> bool {
+        self.state.adds_up(bucket)
+    }
+
     /// Recomputes the sum of a bucket, as [`crate::Partition::repair_tree`].
     pub fn repair_tree(&mut self, bucket: Bucket) {
         self.state.repair_tree(bucket);
+    }
+
+    /// As [`crate::Partition::compared`].
+    pub fn compared(&mut self, buckets: &[Bucket]) {
+        self.state = self.state.compared(&buckets.iter().copied().collect());
     }
 
     fn known<'k>(&'k self, clock: &'k Clock) -> Known<'k> {
@@ -152,6 +162,10 @@ impl Replicated for Replica {
 
     fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError> {
         Ok(self.state.bucket(bucket))
+    }
+
+    fn damaged(&self) -> Result<Vec<Bucket>, ReadError> {
+        Ok(self.state.damaged())
     }
 
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {

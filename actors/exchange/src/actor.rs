@@ -15,8 +15,8 @@ use weald_supervision::ractor::{Actor, ActorProcessingErr, ActorRef, Message, Rp
 
 use crate::config::ms;
 use crate::core::{
-    Counters, Ended, Failed, Input, Mode, Outcome, Relay, Scheduler, Settings, Shard, Stability,
-    Waiters,
+    Compared, Counters, Ended, Failed, Input, Mode, Outcome, Relay, Repairs, Scheduler, Settings,
+    Shard, Stability, Waiters,
 };
 use crate::frames::{
     ASK_CLOCKS, ASK_RELAYED, CLOCKS, FROM_INITIATOR, FROM_RESPONDER, NO_SESSION, RELAYED,
@@ -80,6 +80,7 @@ pub(crate) struct State {
     scheduler: Scheduler,
     stability: Stability,
     relay: Relay,
+    repairs: Repairs,
     waiters: Waiters,
     replies: BTreeMap<u64, RpcReplyPort<Ended>>,
     waits: u64,
@@ -119,6 +120,7 @@ impl Actor for ExchangeActor {
             scheduler: Scheduler::new(settings, shared.deps.seed, now_ms),
             stability: Stability::new(shared.deps.own),
             relay: Relay::new(ms(config.clocks_timer)),
+            repairs: Repairs::default(),
             waiters: Waiters::new(),
             replies: BTreeMap::new(),
             waits: 0,
@@ -198,6 +200,7 @@ impl State {
 
     fn cluster(&mut self, cluster: &Cluster) {
         self.stability.set_cluster(cluster);
+        self.repairs.set_cluster(cluster);
         let members = cluster.peers().map(|member| member.node).collect();
         self.scheduler.set_neighbours(cluster.neighbours.clone(), &members);
         // A peer may be connected before it is a member, and is not announced again when it becomes one.
@@ -317,8 +320,22 @@ impl State {
         } else {
             self.scheduler.answered(key.peer, &outcome, running.begun_ms, now_ms);
         }
+        self.repaired(key.peer, &outcome.compared);
         if let Some(reply) = running.reply {
             drop(reply.send(outcome));
+        }
+    }
+
+    /// Takes the marks off buckets that have been compared with every member.
+    fn repaired(&mut self, peer: NodeId, compared: &[Compared]) {
+        for Compared { shard, buckets } in self.repairs.compared(peer, compared) {
+            let upkeep = Arc::clone(&self.shared.deps.upkeep);
+            drop(tokio::task::spawn_blocking(move || {
+                // If it fails, the marks stay, and the comparisons begin anew.
+                if let Err(error) = upkeep.compared(shard, &buckets) {
+                    tracing::warn!(event = "marks_not_removed", shard = %shard, %error);
+                }
+            }));
         }
     }
 
@@ -419,5 +436,11 @@ impl State {
 }
 
 fn failure(failed: Failed) -> Outcome {
-    Outcome { result: Err(failed), counters: Counters::default(), diff: None, clocks: Vec::new() }
+    Outcome {
+        result: Err(failed),
+        counters: Counters::default(),
+        diff: None,
+        compared: Vec::new(),
+        clocks: Vec::new(),
+    }
 }

@@ -63,7 +63,13 @@ impl Drop for Report {
         let lost = || {
             let result = Err(Failed::Aborted("the session crashed here".to_owned()));
             let counters = Counters::default();
-            Box::new(Outcome { result, counters, diff: None, clocks: Vec::new() })
+            Box::new(Outcome {
+                result,
+                counters,
+                diff: None,
+                compared: Vec::new(),
+                clocks: Vec::new(),
+            })
         };
         let outcome = self.outcome.take().unwrap_or_else(lost);
         drop(self.address.cast(Msg::Ended { key: self.key, outcome }));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use weald_peers::{ClusterWatch, Network};
 use weald_storage::{
-    Clock, Delta, Evidence, NodeId, Partition, PartitionSpace, Replicated, Space, Stable,
+    Bucket, Clock, Delta, Evidence, NodeId, Partition, PartitionSpace, Replicated, Space, Stable,
     SweepReport, VersionVector, WriteError,
 };
 
@@ -37,6 +37,11 @@ pub trait Upkeep: Send + Sync + 'static {
     /// # Errors
     /// See [`WriteError`].
     fn adopt(&self, shard: Shard, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError>;
+    /// Takes the marks of damage off buckets that were compared with every member.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    fn compared(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), WriteError>;
     /// Forgets what is stable.
     ///
     /// # Errors
@@ -84,6 +89,10 @@ impl Stores for Partitions {
 impl Upkeep for Partitions {
     fn adopt(&self, shard: Shard, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError> {
         self.of(shard).partition().adopt(shard.space, clock, swept)
+    }
+
+    fn compared(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), WriteError> {
+        self.of(shard).partition().compared(shard.space, buckets)
     }
 
     fn sweep(

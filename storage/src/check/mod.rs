@@ -24,6 +24,7 @@ use crate::identity::{DATA_FILE, EnvIdentity, IDENTITY_ROW, IdentityFault};
 use crate::key::KeyHash;
 use crate::lmdb::{DATABASES, NAMES};
 use crate::partition::changes;
+use crate::partition::damage::{self, DAMAGED_ROW};
 use crate::partition::events::{decode_event, decode_swept};
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
@@ -243,6 +244,9 @@ fn check_meta(walk: &mut Walk<'_>, txn: u64) -> Result<Option<(EnvIdentity, Head
                     IdentityFault::Damaged => "the identity row is damaged".to_owned(),
                     IdentityFault::UnknownFormat(format) => format!("unknown format {format}"),
                 })?);
+            }
+            DAMAGED_ROW => {
+                damage::decode(value).ok_or("the marks of damaged buckets are damaged")?;
             }
             HEAD_ROW => head = Some(Head::decode(value).ok_or("the head row is damaged")?),
             _ => return Err("an unknown row".to_owned()),

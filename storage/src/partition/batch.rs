@@ -21,6 +21,7 @@ use crate::partition::ops::{
     Applied, ChangeKind, Counters, Rules, Target, WriteOp, Written, expires_all_ms,
 };
 use crate::replica::Evidence;
+use crate::vector::VersionVector;
 
 /// What a space found in the row of an object.
 pub(crate) enum Loaded {
@@ -69,8 +70,10 @@ pub(crate) struct Gathered<'c> {
     pub(crate) log: Vec<LogEntry>,
     /// Whether anything is to be committed.
     pub(crate) dirty: bool,
-    /// Buckets whose sums cannot be trusted, since a damaged record was replaced.
+    /// Buckets whose sums cannot be trusted, since a damaged or lost record was replaced.
     pub(crate) rebuild: Vec<Bucket>,
+    /// Events that cannot be told any more: contexts went with the record that was replaced.
+    pub(crate) untold: VersionVector,
 }
 
 impl<'c> Gathered<'c> {
@@ -82,6 +85,7 @@ impl<'c> Gathered<'c> {
             log: Vec::new(),
             dirty: false,
             rebuild: Vec::new(),
+            untold: VersionVector::new(),
         }
     }
 }
@@ -121,6 +125,8 @@ fn apply_group<R: Rows>(
         Loaded::Object(object) => (object, true, None),
         Loaded::Corrupt(why) => (Object::new(), true, Some(why)),
     };
+    let merges = group.iter().any(|(_, op)| matches!(op, WriteOp::Merge { .. }));
+    let lost = !existed && merges && rows.is_indexed(&target)?;
     let known = existed && corrupt.is_none();
     let digest_before = if known { EntryDigest::of(table, key, &object) } else { None };
     let expires_before = if known { expires_all_ms(&object) } else { None };
@@ -128,6 +134,9 @@ fn apply_group<R: Rows>(
     for (place, op) in group {
         let applied = match corrupt.as_deref() {
             Some(why) => repair(rules, op, &target, &mut object, &mut gathered.counters, why),
+            None if lost => {
+                rules.apply(&unjudged(op), &target, &mut object, &mut gathered.counters)
+            }
             None => rules.apply(op, &target, &mut object, &mut gathered.counters),
         };
         if let Ok(Some(applied)) = &applied {
@@ -154,9 +163,10 @@ fn apply_group<R: Rows>(
         }
     }
     let bucket = Bucket::of_hash(&target.hash);
-    let lost = !existed && rows.index(&target)?;
-    if lost || (existed && !known) {
+    let was_lost = !existed && rows.index(&target)?;
+    if was_lost || (existed && !known) {
         gathered.rebuild.push(bucket);
+        gathered.untold.merge(&object.join());
     } else {
         let digest = EntryDigest::of(table, key, &object);
         gathered.tree.record(bucket, digest_before, digest);
@@ -178,17 +188,10 @@ fn repair(
     counters: &mut Counters<'_>,
     why: &str,
 ) -> Result<Option<Applied>, WriteError> {
-    let WriteOp::Merge { table, key, object: theirs, dots, .. } = op else {
+    let WriteOp::Merge { object: theirs, .. } = op else {
         return Err(WriteError::Corrupt(why.into()));
     };
-    let op = WriteOp::Merge {
-        table: table.clone(),
-        key: key.clone(),
-        object: theirs.clone(),
-        dots: dots.clone(),
-        evidence: Evidence::Neither,
-    };
-    let applied = rules.apply(&op, target, object, counters)?;
+    let applied = rules.apply(&unjudged(op), target, object, counters)?;
     if applied.is_some() || theirs.is_empty() {
         return Ok(applied.map(|applied| Applied { changed: true, ..applied }));
     }
@@ -202,6 +205,15 @@ fn repair(
         changed: true,
         events: Vec::new(),
     }))
+}
+
+/// A merge without evidence, for a record that is damaged or lost: nothing is known of what it held.
+fn unjudged(op: &WriteOp) -> WriteOp {
+    let mut op = op.clone();
+    if let WriteOp::Merge { evidence, .. } = &mut op {
+        *evidence = Evidence::Neither;
+    }
+    op
 }
 
 /// Writes the outcome of one operation into the log.

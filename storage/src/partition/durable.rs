@@ -14,6 +14,7 @@ use crate::object::Object;
 use crate::partition::Space;
 use crate::partition::batch::{Gathered, Loaded, Outcomes, Rows, apply};
 use crate::partition::changes;
+use crate::partition::damage::{self, Damaged};
 use crate::partition::events::{self, Event};
 use crate::partition::expiry::index_key;
 use crate::partition::head::{HEAD_ROW, Head};
@@ -30,6 +31,8 @@ pub(crate) struct Committed {
     pub(crate) clock: Clock,
     /// Up to which counter of each actor the index of events was swept.
     pub(crate) swept: VersionVector,
+    /// Buckets in which absence is no evidence.
+    pub(crate) damaged: Damaged,
 }
 
 impl Committed {
@@ -183,10 +186,17 @@ pub(crate) fn commit(
     let mut head = before.head;
     let mut rebuild = tree::add(lmdb, &mut txn, &gathered.tree, &mut head.root)?;
     rebuild.append(&mut gathered.rebuild);
+    let (mut damaged, mut swept) = (before.damaged.clone(), before.swept.clone());
     for bucket in rebuild {
         tracing::error!(event = "tree_rebuilt", bucket = bucket.number(), "rebuilding a bucket");
         tree::rebuild(lmdb, &mut txn, bucket, &mut head.root)?;
+        damaged.insert(bucket);
     }
+    if damaged != before.damaged {
+        damage::write(lmdb, &mut txn, &damaged)?;
+    }
+    swept.merge(&gathered.untold);
+    put_swept(lmdb, &mut txn, before, &swept)?;
     head.counter = gathered.counters.counter;
     head.stamp = gathered.counters.hlc.last();
     head.last_seq = gathered.last_seq;
@@ -196,7 +206,7 @@ pub(crate) fn commit(
     seal(lmdb, &mut txn, &mut head)?;
     let used_bytes = lmdb.used_bytes(&txn)?;
     txn.commit().map_err(|error| TxnError { error, committing: true })?;
-    let committed = Committed { head, clock, swept: before.swept.clone() };
+    let committed = Committed { head, clock, swept, damaged };
     Ok(Done { outcomes, committed, used_bytes, clamped: gathered.counters.clamped })
 }
 
@@ -278,7 +288,7 @@ pub(crate) fn adopt(
     Ok(after)
 }
 
-/// Rebuilds one bucket of the hash tree in a transaction of its own.
+/// Rebuilds one bucket of the hash tree in a transaction of its own, and marks it.
 pub(crate) fn rebuild_bucket(
     lmdb: &Lmdb,
     before: &Committed,
@@ -287,6 +297,25 @@ pub(crate) fn rebuild_bucket(
     let mut after = before.clone();
     let mut txn = lmdb.write()?;
     tree::rebuild(lmdb, &mut txn, bucket, &mut after.head.root)?;
+    after.damaged.insert(bucket);
+    damage::write(lmdb, &mut txn, &after.damaged)?;
+    seal(lmdb, &mut txn, &mut after.head)?;
+    txn.commit().map_err(|error| TxnError { error, committing: true })?;
+    Ok(after)
+}
+
+/// Takes the marks off `buckets`, which were compared with every member, and removes what still cannot
+/// be read there.
+pub(crate) fn compared(
+    lmdb: &Lmdb,
+    before: &Committed,
+    buckets: &Damaged,
+) -> Result<Committed, TxnError> {
+    let mut after = before.clone();
+    let mut txn = lmdb.write()?;
+    damage::remove_unreadable(lmdb, &mut txn, buckets)?;
+    after.damaged.retain(|bucket| !buckets.contains(bucket));
+    damage::write(lmdb, &mut txn, &after.damaged)?;
     seal(lmdb, &mut txn, &mut after.head)?;
     txn.commit().map_err(|error| TxnError { error, committing: true })?;
     Ok(after)
@@ -358,7 +387,7 @@ pub(crate) fn join(
         lmdb.dbs.clock.put(&mut txn, &actor.to_bytes(), &seen.encode())?;
     }
     put_swept(lmdb, &mut txn, before, &swept)?;
-    let mut after = Committed { head: before.head, clock, swept };
+    let mut after = Committed { head: before.head, clock, swept, damaged: before.damaged.clone() };
     seal(lmdb, &mut txn, &mut after.head)?;
     txn.commit().map_err(|error| TxnError { error, committing: true })?;
     Ok(after)

@@ -15,7 +15,7 @@
 //!
 //! | database  | key                          | value                                            |
 //! |-----------|------------------------------|--------------------------------------------------|
-//! | `meta`    | `identity`, `head`           | see `identity`, [`head`]                         |
+//! | `meta`    | `identity`, `head`, `damaged` | see `identity`, [`head`], [`damage`]            |
 //! | `objects` | row of the object            | record (see [`crate::codec`])                    |
 //! | `tree`    | branch u8, `pending`         | its 16 leaves, 24 bytes each (see [`tree`])      |
 //! | `buckets` | first 16 bytes of key's hash | row of the object                                |
@@ -31,6 +31,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod changes;
+pub(crate) mod damage;
 pub(crate) mod durable;
 pub(crate) mod events;
 pub(crate) mod expiry;
@@ -252,13 +253,25 @@ impl Partition {
         self.with_snapshot(|lmdb, txn| Ok(read_committed(lmdb, txn)?.whole_clock(own)))
     }
 
-    /// Rebuilds the index rows and the sum of `bucket` from the objects, in the writer. Reads every
-    /// object of the partition, so it is for repair only. Nothing to do for memory tables.
+    /// Rebuilds the index rows and the sum of `bucket` from the objects, in the writer, and marks it:
+    /// what it lacks is no evidence until [`Self::compared`]. Reads every object of the partition, so it
+    /// is for repair only. Nothing to do for memory tables.
     ///
     /// # Errors
     /// See [`WriteError`].
     pub fn repair_tree(&self, bucket: Bucket) -> Result<(), WriteError> {
         self.ask(|reply| Command::RepairTree(bucket, reply))
+    }
+
+    /// Takes the marks of damage off buckets: they were compared with every member, and what any of
+    /// them held was taken. Records there that still cannot be read are removed, since nobody else
+    /// holds anything of their keys.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn compared(&self, space: Space, buckets: &[Bucket]) -> Result<(), WriteError> {
+        let buckets = buckets.iter().copied().collect();
+        self.ask(|reply| Command::Compared(space, buckets, reply))
     }
 
     /// The object of a key as it is stored, siblings and tombstones included; for replication.
@@ -379,5 +392,6 @@ pub(crate) fn read_committed(lmdb: &Lmdb, txn: &RoTxn<'_>) -> Result<Committed, 
         let actor = actor.try_into().map(Actor::from_bytes).map_err(|_length| corrupt())?;
         clock.set(actor, Seen::decode(seen).ok_or_else(corrupt)?);
     }
-    Ok(Committed { head, clock, swept: events::read_swept(lmdb, txn)? })
+    let (swept, damaged) = (events::read_swept(lmdb, txn)?, damage::read(lmdb, txn)?);
+    Ok(Committed { head, clock, swept, damaged })
 }

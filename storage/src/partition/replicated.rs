@@ -166,6 +166,15 @@ impl Replicated for PartitionSpace {
         }
     }
 
+    fn damaged(&self) -> Result<Vec<Bucket>, ReadError> {
+        match self.space {
+            Space::Memory => Ok(self.partition.memory().damaged()),
+            Space::Durable => self.partition.with_snapshot(|lmdb, txn| {
+                Ok(crate::partition::damage::read(lmdb, txn)?.into_iter().collect())
+            }),
+        }
+    }
+
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {
         self.partition.read_object(self.space, table, key)
     }

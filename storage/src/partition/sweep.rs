@@ -185,10 +185,9 @@ fn sweep_event<R: Rows>(
     let target = Target::new(&event.table, &event.key);
     let object = match rows.load(&target)? {
         Loaded::Object(object) => object,
-        // A record that is damaged or lost waits for its repair.
-        Loaded::Corrupt(_) => return Ok(Verdict::Stop),
-        Loaded::Absent if rows.is_indexed(&target)? => return Ok(Verdict::Stop),
-        Loaded::Absent => return Ok(Verdict::Forget),
+        // One that is damaged or lost cannot be told to anybody either. Its bucket does not add up, or is
+        // marked, so nobody takes its absence for a delete; when it is repaired, its events are noted anew.
+        Loaded::Corrupt(_) | Loaded::Absent => return Ok(Verdict::Forget),
     };
     for named in named(&object).filter(|named| !sweeping.clock.contains(named)).collect::<Vec<_>>()
     {

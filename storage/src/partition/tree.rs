@@ -24,7 +24,7 @@ use crate::key::{Key, KeyHash, TableName, parse_row};
 use crate::lmdb::Lmdb;
 use crate::partition::expiry::index_key;
 use crate::partition::ops::expires_all_ms;
-use crate::partition::{Partition, Space, head};
+use crate::partition::{Partition, Space, damage, head};
 use crate::replica::BucketContent;
 
 const LEAVES: usize = BUCKETS_PER_BRANCH as usize;
@@ -416,7 +416,7 @@ impl Partition {
                 let (first, last) = bucket_bounds(bucket);
                 let page = memory.bucket_entries(first, last, None, usize::MAX);
                 report.checked += page.entries.len() as u64;
-                if !memory.bucket(bucket).sound {
+                if !memory.adds_up(bucket) {
                     report.mismatches.push(bucket);
                 }
             }
@@ -492,6 +492,7 @@ pub(crate) fn bucket_content(
     let pending = Pending::read(lmdb, txn)?;
     let leaves = pending.apply_to(bucket.branch(), stored_leaves(lmdb, txn, bucket.branch())?);
     content.sound &= sum_of(&content.entries) == leaves[leaf_index(bucket)];
+    content.sound &= !damage::read(lmdb, txn)?.contains(&bucket);
     Ok(content)
 }
 

@@ -20,6 +20,7 @@ use crate::key::partition_of;
 use crate::lmdb::{Failure, Lmdb, classify};
 use crate::memory::MemoryState;
 use crate::partition::batch::Outcomes;
+use crate::partition::damage::Damaged;
 use crate::partition::durable::{self, Committed, Done, Limits, TxnError};
 use crate::partition::ops::{Rules, WriteOp, Written};
 use crate::partition::space::{grown, reserve_bytes};
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Renew(u32, SyncSender<Result<(), WriteError>>),
     Sweep(Space, SweepPlan, SyncSender<Result<SweepReport, WriteError>>),
     Adopt(Space, Adopted, SyncSender<Result<(), WriteError>>),
+    Compared(Space, Damaged, SyncSender<Result<(), WriteError>>),
     Stop,
 }
 
@@ -115,6 +117,9 @@ impl Writer {
                 Command::Sweep(space, plan, reply) => drop(reply.send(self.sweep(space, &plan))),
                 Command::Adopt(space, adopted, reply) => {
                     drop(reply.send(self.adopt(space, &adopted)));
+                }
+                Command::Compared(space, buckets, reply) => {
+                    drop(reply.send(self.compared(space, &buckets)));
                 }
                 Command::Stop => return,
             }
@@ -506,6 +511,18 @@ impl Writer {
         }
         self.call_hook(space);
         Ok(())
+    }
+
+    fn compared(&mut self, space: Space, buckets: &Damaged) -> Result<(), WriteError> {
+        if space == Space::Memory {
+            let state = self.partition.memory().compared(buckets);
+            self.publish(state);
+            return Ok(());
+        }
+        if self.committed.damaged.is_disjoint(buckets) {
+            return Ok(());
+        }
+        self.alone(|lmdb, before| durable::compared(lmdb, before, buckets))
     }
 
     /// Makes a state of the memory tables the current one.

@@ -8,7 +8,8 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, RwTxn};
 use weald_storage::{
-    Bucket, CheckVerdict, ReadError, Resolvers, Scan, Space, Store, WriteError, WriteOp,
+    Bucket, CheckVerdict, Key, ReadError, Replicated, Resolvers, Scan, Space, Store, WriteError,
+    WriteOp,
 };
 
 use crate::support::{Short, assert_tree_is_sound, config, fast_dir, key, open, put_op, table};
@@ -97,6 +98,54 @@ fn damaged_record_is_never_read_and_a_peer_heals_it() {
         weald_storage::check_env(&dir.path().join("partition-0")),
         CheckVerdict::Sound { .. }
     ));
+}
+
+/// A record that nobody can heal: its events do not hold up a sweep, what its bucket lacks is no evidence, and once it was
+/// compared with every member the record goes.
+#[test]
+fn damaged_record_is_given_up_once_its_bucket_was_compared() {
+    for bad in [key("k07"), Key::new(&[b'k'; 2_000]).unwrap()] {
+        let dir = fast_dir();
+        let store = open(dir.path(), config(1));
+        let t = table("t");
+        for n in 0..20 {
+            store.put(&t, &key(format!("k{n:02}")), b"value");
+        }
+        store.put(&t, &bad, b"value");
+        store.close().unwrap();
+        tamper(dir.path(), "objects", |objects, txn| {
+            let row = weald_storage::row_key(&t, &bad);
+            let mut record = objects.get(txn, &row).unwrap().unwrap().to_vec();
+            let at = record.len() - 6;
+            record[at] ^= 1;
+            objects.put(txn, &row, &record).unwrap();
+        });
+        let store = open_unchecked(dir.path());
+        let bucket = Bucket::of(&t, &bad);
+        let space = |store: &Store| store.partition(0).space(Space::Durable);
+        assert!(!space(&store).bucket(bucket).unwrap().sound);
+        assert_eq!(space(&store).damaged().unwrap(), []);
+        store.partition(0).repair_tree(bucket).unwrap();
+        drop(store);
+        let store = open_unchecked(dir.path());
+        assert!(!space(&store).bucket(bucket).unwrap().sound, "it adds up, and is marked");
+        assert_eq!(space(&store).damaged().unwrap(), [bucket]);
+        let report = store.partition(0).scrub(Space::Durable, bucket..=bucket).unwrap();
+        assert!(report.mismatches.is_empty());
+        let stable = space(&store).clock().unwrap().bases().into();
+        let report = store.partition(0).sweep(Space::Durable, &stable, u64::MAX, 0, 99).unwrap();
+        assert_eq!(report.swept, 21);
+        assert!(matches!(store.get(&t, &bad, 0), Err(ReadError::Corrupt(_))));
+        store.partition(0).compared(Space::Durable, &[bucket]).unwrap();
+        assert!(space(&store).bucket(bucket).unwrap().sound);
+        assert_eq!(space(&store).damaged().unwrap(), []);
+        assert!(store.read(&t, &bad).values.is_empty());
+        store.put(&t, &bad, b"anew");
+        assert_tree_is_sound(&store);
+        store.close().unwrap();
+        let verdict = weald_storage::check_env(&dir.path().join("partition-0"));
+        assert!(matches!(verdict, CheckVerdict::Sound { .. }), "{verdict:?}");
+    }
 }
 
 #[test]

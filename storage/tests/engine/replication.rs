@@ -241,12 +241,17 @@ fn directory_of_an_earlier_format_is_refused_and_left_alone() {
     store.close().unwrap();
     let path = dir.path().join("store.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let older = text.replace("\"format\": 2", "\"format\": 1");
-    assert_ne!(older, text);
-    std::fs::write(&path, older).unwrap();
+    let of_format = |format: u16| {
+        let older = text.replace("\"format\": 3", &format!("\"format\": {format}"));
+        assert_ne!(older, text);
+        std::fs::write(&path, older).unwrap();
+    };
+    of_format(1);
     let (opened, events) = open_with(dir.path(), config(1), Resolvers::default());
-    assert!(matches!(opened, Err(OpenError::Format { found: 1, known: 2, .. })), "{opened:?}");
+    assert!(matches!(opened, Err(OpenError::Format { found: 1, known: 3, .. })), "{opened:?}");
     assert_eq!(events, []);
-    std::fs::write(&path, text).unwrap();
+    // The one before is read, and written as the current one.
+    of_format(2);
     assert_eq!(open(dir.path(), config(1)).read(&table("d"), &key("k")).values, [b"v"]);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("\"format\": 3"));
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weald_exchange::core::{
-    self as exchange, Limits, Mode, Scheduler, Session, Settings, Shard, Stability,
+    self as exchange, Compared, Limits, Mode, Repairs, Scheduler, Session, Settings, Shard,
+    Stability,
 };
 use weald_peers::{Channel, Cluster, Status, kind};
 use weald_storage::{Actor, Clock, NodeId, Replicated};
@@ -33,6 +34,7 @@ pub(super) struct Exchanges {
     last_id: u64,
     pub(super) scheduler: Scheduler,
     pub(super) stability: Stability,
+    repairs: Repairs,
     /// What was told to whom, by digest.
     told: BTreeMap<(NodeId, Place), u64>,
     next_ack_ms: u64,
@@ -53,6 +55,7 @@ impl Exchanges {
             last_id: 0,
             scheduler: Scheduler::new(settings, seed, now_ms),
             stability: Stability::new(own),
+            repairs: Repairs::default(),
             told: BTreeMap::new(),
             next_ack_ms: now_ms + times.ack_ms,
             acks: 0,
@@ -69,6 +72,7 @@ impl Exchanges {
     /// The cluster has changed.
     pub(super) fn set_cluster(&mut self, cluster: &Cluster) {
         self.stability.set_cluster(cluster);
+        self.repairs.set_cluster(cluster);
         let members: BTreeSet<NodeId> = cluster.peers().map(|member| member.node).collect();
         self.scheduler.set_neighbours(cluster.neighbours.clone(), &members);
     }
@@ -199,6 +203,11 @@ impl Process {
         notes.sometimes.add("tree_walk", outcome.counters.walks);
         for (shard, actor, clock) in &outcome.clocks {
             self.exchanges.stability.acknowledge(peer, *shard, *actor, clock.clone());
+        }
+        for Compared { shard, buckets } in self.exchanges.repairs.compared(peer, &outcome.compared)
+        {
+            notes.sometimes.hit("repaired");
+            self.replicas.of_mut(Place(shard.number())).compared(&buckets);
         }
         if is_mine {
             self.exchanges.scheduler.finished(peer, outcome, notes.now_ms);

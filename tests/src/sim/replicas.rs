@@ -101,7 +101,10 @@ impl Replicas {
     /// What a node's scrub does when it comes to the buckets of rows that were lost: their sums no longer tell of these rows.
     pub fn scrub(&mut self) {
         for at in self.damaged.clone() {
-            self.of_mut(at.place).repair_tree(Bucket::of(&table(), &key(at)));
+            let bucket = Bucket::of(&table(), &key(at));
+            if !self.of(at.place).adds_up(bucket) {
+                self.of_mut(at.place).repair_tree(bucket);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that has to happen now and then.
-pub const EXPECTED: [&str; 23] = [
+pub const EXPECTED: [&str; 24] = [
     "gossip",
     "graft",
     "prune",
@@ -29,6 +29,7 @@ pub const EXPECTED: [&str; 23] = [
     "replaced_member",
     "self_evicted",
     "rejoined",
+    "repaired",
 ];
 
 /// Counts by name.

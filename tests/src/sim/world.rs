@@ -468,6 +468,10 @@ impl World {
     }
 
     fn look(&mut self) {
+        // Scrubs come by in the midst of faults, too.
+        for process in self.slots.iter_mut().filter_map(|slot| slot.process.as_mut()) {
+            process.replicas.scrub();
+        }
         let dumps = self.dumps(false);
         if let Err(violation) = invariants::always(&self.history, &dumps) {
             self.violation = Some(violation);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use weald_storage::{Clock, Dot, Replicated, Space};
 
 use super::link::{Action, Cx, Link, Rule, lacking, lacking_count};
-use super::outcome::{DiffReport, Failed, MergeFailure};
+use super::outcome::{Compared, DiffReport, Failed, MergeFailure};
 use super::walk::Walk;
 use super::wire::{DELTAS_BYTES, End, Message, Shard, ShardState, WireNode};
 
@@ -52,6 +52,7 @@ pub(crate) struct Exchange {
     their_root: Option<WireNode>,
     stage: Stage,
     diff: Option<DiffReport>,
+    compared: bool,
 }
 
 /// Reads clock and root of one moment, if the shard holds still for it.
@@ -71,14 +72,17 @@ pub(crate) fn read_state(replica: &dyn Replicated) -> Result<ShardState, Failed>
 impl Exchange {
     /// I: opens a shard.
     pub(crate) fn open(part: Part, shard: Shard, cx: &mut Cx<'_>) -> Result<Self, Failed> {
+        // Before the state: what is damaged later was not compared.
+        let damaged = cx.replica.damaged()?;
         let mine = read_state(cx.replica)?;
         cx.say(Message::Open { shard: shard.number(), state: mine.clone() });
         Ok(Self {
             part,
-            link: Link::new(shard, mine, cx.now_ms),
+            link: Link::new(shard, mine, damaged, cx.now_ms),
             their_root: None,
             stage: Stage::Opening,
             diff: None,
+            compared: false,
         })
     }
 
@@ -89,14 +93,16 @@ impl Exchange {
         theirs: ShardState,
         cx: &mut Cx<'_>,
     ) -> Result<Self, Failed> {
+        let damaged = cx.replica.damaged()?;
         let mine = read_state(cx.replica)?;
         cx.say(Message::Opened { shard: shard.number(), state: mine.clone() });
         let mut exchange = Self {
             part,
-            link: Link::new(shard, mine, cx.now_ms),
+            link: Link::new(shard, mine, damaged, cx.now_ms),
             their_root: None,
             stage: Stage::Opening,
             diff: None,
+            compared: false,
         };
         exchange.begin(theirs, cx)?;
         exchange.advance(cx)?;
@@ -112,6 +118,13 @@ impl Exchange {
 
     pub(crate) const fn diff(&self) -> Option<&DiffReport> {
         self.diff.as_ref()
+    }
+
+    /// Once done: the buckets that were damaged here, if they were compared with the peer's.
+    pub(crate) fn compared(&self) -> Option<Compared> {
+        let buckets = &self.link.damaged;
+        (self.compared && !buckets.is_empty())
+            .then(|| Compared { shard: self.link.shard, buckets: buckets.clone() })
     }
 
     /// The peer's clock as it was at the beginning.
@@ -203,6 +216,7 @@ impl Exchange {
                 if let Some(report) = walk.look().cloned() {
                     self.diff = Some(self.look_at_clocks(report));
                 }
+                self.compared = !self.part.look && self.link.took_all;
                 self.stage = self.finish(clean, cx)?;
             }
         }
@@ -224,7 +238,9 @@ impl Exchange {
             // It lacks events, and none of them can be named: the index of events is damaged. Saying so again and again
             // would never end.
             *mine_needs |= !more && !*sent && !self.link.theirs.descends(&self.link.mine.clock);
-            let end = (!more).then_some(End { needs_walk: *mine_needs });
+            // What may be lacking here shows in a walk.
+            let asks = *mine_needs || !self.link.damaged.is_empty();
+            let end = (!more).then_some(End { needs_walk: asks });
             self.link.send(cx, &missing.found.deltas, Vec::new(), end);
         }
         if !self.link.is_idle() {
@@ -234,7 +250,10 @@ impl Exchange {
             (Some(mine), Some(theirs)) => mine != theirs,
             _ => false,
         };
-        let walks = *mine_needs || *theirs_needs || (self.link.clocks_equal() && roots_differ);
+        let walks = *mine_needs
+            || *theirs_needs
+            || !self.link.damaged.is_empty()
+            || (self.link.clocks_equal() && roots_differ);
         self.link.streamed(*mine_needs, *theirs_needs);
         self.stage = if walks { self.walk(cx) } else { Stage::Done { converged: self.link.clean } };
         Ok(())

@@ -81,6 +81,10 @@ pub(crate) struct Link {
     theirs_descends: bool,
     /// Nothing was refused, nothing was unsound.
     pub(crate) clean: bool,
+    /// Buckets that were marked as damaged here when the shard was opened.
+    pub(crate) damaged: Vec<Bucket>,
+    /// Whether all was taken that the peer holds and that differs.
+    pub(crate) took_all: bool,
     sound: BTreeMap<Bucket, bool>,
     seq_out: u32,
     unacked: BTreeSet<u32>,
@@ -91,7 +95,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(shard: Shard, mine: ShardState, now_ms: u64) -> Self {
+    pub(crate) fn new(shard: Shard, mine: ShardState, damaged: Vec<Bucket>, now_ms: u64) -> Self {
         Self {
             shard,
             opened_ms: now_ms,
@@ -100,6 +104,8 @@ impl Link {
             mine_descends: false,
             theirs_descends: false,
             clean: true,
+            damaged,
+            took_all: true,
             sound: BTreeMap::new(),
             seq_out: 0,
             unacked: BTreeSet::new(),
@@ -302,6 +308,7 @@ impl Link {
             }
         }
         self.clean &= !refused;
+        self.took_all &= !refused;
         if let Merging::Message { seq, suspects } = merging {
             let gone = gone(cx.replica, suspects)?;
             cx.counters.objects_out += gone.len() as u64;
@@ -346,14 +353,17 @@ impl Link {
     /// A value that a side has processed and does not hold is dead there if the event that killed it may be unknown to the
     /// other side: if that lacks events whose keys were forgotten here. When the other side has processed everything that this
     /// one has, and still holds the value, nothing killed it: it was lost. So was what a bucket lacks that does not add up.
-    fn evidence(&self, mine_sound: bool, theirs_sound: bool, now_ms: u64) -> Evidence {
+    fn evidence(&mut self, mine_sound: bool, theirs_sound: bool, now_ms: u64) -> Evidence {
         let own_kills = mine_sound && !self.theirs_descends;
         let peer_kills = theirs_sound && !self.mine_descends;
         let late = now_ms.saturating_sub(self.opened_ms) > REPAIR_MS_MAX;
         match (own_kills, peer_kills) {
             (_, true) if mine_sound => Evidence::Both(Arc::clone(&self.theirs)),
             (true, _) => Evidence::Own,
-            (false, _) if late => Evidence::Own,
+            (false, _) if late => {
+                self.took_all = false;
+                Evidence::Own
+            }
             (false, _) => Evidence::Neither,
         }
     }

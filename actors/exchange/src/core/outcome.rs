@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use weald_peers::Malformed;
-use weald_storage::{Actor, ReadError, TableName};
+use weald_storage::{Actor, Bucket, ReadError, TableName};
 
 /// Why an object was not merged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -158,6 +158,15 @@ pub enum DiffSide {
     Both,
 }
 
+/// Buckets of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The shard.
+    pub shard: super::Shard,
+    /// The buckets, ascending.
+    pub buckets: Vec<Bucket>,
+}
+
 /// How a session went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -168,6 +177,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// What is different, if that was the question.
     pub diff: Option<DiffReport>,
+    /// Buckets that were marked as damaged here, and are compared with the peer now: all that it held there was taken.
+    pub compared: Vec<Compared>,
     /// Clocks of the peer that were seen: what it has acknowledged, by shard and with its actor.
     pub clocks: Vec<(super::Shard, Actor, std::sync::Arc<weald_storage::Clock>)>,
 }

@@ -326,7 +326,13 @@ mod tests {
     }
 
     fn outcome(result: Result<bool, Failed>) -> Outcome {
-        Outcome { result, counters: Counters::default(), diff: None, clocks: Vec::new() }
+        Outcome {
+            result,
+            counters: Counters::default(),
+            diff: None,
+            compared: Vec::new(),
+            clocks: Vec::new(),
+        }
     }
 
     /// With this many neighbours, all of them up at 0.

@@ -13,7 +13,9 @@ use weald_storage::{Actor, Clock, Delta, Evidence, Replicated, VersionVector};
 
 use super::exchange::{Exchange, Part, read_state};
 use super::link::{Action, Cx};
-use super::outcome::{Counters, DIFF_KEYS_MAX, DiffReport, Failed, MergeFailure, Outcome};
+use super::outcome::{
+    Compared, Counters, DIFF_KEYS_MAX, DiffReport, Failed, MergeFailure, Outcome,
+};
 use super::wire::{Message, Reader, Shard, Summary, Writer};
 
 /// Shards that are exchanged at the same time. // guess: keeps several partitions' writers busy
@@ -149,6 +151,9 @@ pub struct Session {
     diff: DiffReport,
     clocks: Vec<(Shard, Actor, Arc<Clock>)>,
     actors: BTreeMap<u16, Actor>,
+    /// Buckets that were marked as damaged here when the session began.
+    damaged: Vec<Compared>,
+    compared: Vec<Compared>,
 }
 
 impl Session {
@@ -170,6 +175,8 @@ impl Session {
             diff: DiffReport::default(),
             clocks: Vec::new(),
             actors: BTreeMap::new(),
+            damaged: Vec::new(),
+            compared: Vec::new(),
         }
     }
 
@@ -185,7 +192,7 @@ impl Session {
         let part = Part { initiator: true, look: mode == Mode::Look };
         let mut session = Self::new(part, Phase::AwaitDiffer, first, limits, now_ms);
         let mut out = Vec::new();
-        match summaries(stores) {
+        match session.note_damage(stores).and_then(|()| summaries(stores)) {
             Ok(shards) => session.say(&Message::Summary { look: part.look, shards }, &mut out),
             Err(e) => session.end(Err(e), &mut out),
         }
@@ -337,6 +344,23 @@ impl Session {
         handled
     }
 
+    /// Notes which buckets are marked, before anything is compared.
+    fn note_damage(&mut self, stores: &dyn Stores) -> Result<(), Failed> {
+        for shard in Shard::all(stores.partitions()) {
+            let buckets = stores.replica(shard).damaged()?;
+            if !buckets.is_empty() {
+                self.damaged.push(Compared { shard, buckets });
+            }
+        }
+        Ok(())
+    }
+
+    /// Shards that do not differ hold the same on both sides.
+    fn note_equal(&mut self, differ: &[u16]) {
+        let equal = self.damaged.drain(..).filter(|c| !differ.contains(&c.shard.number()));
+        self.compared.extend(equal);
+    }
+
     /// R: says which shards differ.
     fn answer(
         &mut self,
@@ -344,6 +368,7 @@ impl Session {
         theirs: &[Summary],
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
+        self.note_damage(stores)?;
         let mine = summaries(stores)?;
         if theirs.len() > SHARDS_MAX || theirs.len() != mine.len() {
             return Err(Failed::Protocol("another number of partitions"));
@@ -355,6 +380,7 @@ impl Session {
         let pairs = mine.iter().zip(theirs).filter(|(mine, theirs)| differ(mine, theirs));
         let shards: Vec<u16> = pairs.map(|(mine, _)| mine.shard).collect();
         self.counters.shards_differing = shards.len() as u64;
+        self.note_equal(&shards);
         let equal = shards.is_empty();
         self.say(&Message::Differ { shards }, out);
         self.phase = if equal { Phase::Finishing } else { Phase::Running };
@@ -369,6 +395,7 @@ impl Session {
             return Err(Failed::Protocol("a shard that is not there"));
         }
         self.counters.shards_differing = shards.len() as u64;
+        self.note_equal(&shards);
         if !shards.is_empty() {
             let by = usize::from(self.first) % shards.len();
             shards.rotate_left(by);
@@ -458,6 +485,7 @@ impl Session {
         if let Some(actor) = self.actors.remove(&number) {
             self.clocks.push((Shard::of_number(number), actor, exchange.their_clock()));
         }
+        self.compared.extend(exchange.compared());
         if let Some(report) = exchange.diff() {
             self.diff.shards += report.shards;
             self.diff.events_lacking_here += report.events_lacking_here;
@@ -522,7 +550,8 @@ impl Session {
         self.running.clear();
         let diff = (self.part.look && result.is_ok()).then(|| std::mem::take(&mut self.diff));
         let clocks = std::mem::take(&mut self.clocks);
-        let outcome = Outcome { result, counters: self.counters, diff, clocks };
+        let compared = std::mem::take(&mut self.compared);
+        let outcome = Outcome { result, counters: self.counters, diff, compared, clocks };
         out.push(Output::Finished(Box::new(outcome)));
     }
 }

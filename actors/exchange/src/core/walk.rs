@@ -216,6 +216,7 @@ impl Walk {
         let repairs = link.clocks_equal() && self.look.is_none();
         if repairs && cx.now_ms.saturating_sub(link.opened_ms) > REPAIR_MS_MAX {
             link.clean &= self.differing.is_empty();
+            link.took_all &= self.differing.is_empty();
             self.differing.clear();
         }
         let (mut batch, mut entries) = (Vec::new(), 0);

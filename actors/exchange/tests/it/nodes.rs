@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 use weald_exchange::core::{
-    Input, Limits, MergeFailure, Mode, Outcome, Output, Session, Shard, Stores,
+    Compared, Input, Limits, MergeFailure, Mode, Outcome, Output, Session, Shard, Stores,
 };
 use weald_storage::{
     Actor, Bucket, BucketContent, Clock, Delta, Deltas, Dot, Evidence, Key, Missing, NodeId,
@@ -81,6 +81,10 @@ impl Replicated for Face {
 
     fn bucket(&self, bucket: Bucket) -> Result<BucketContent, ReadError> {
         self.replica.bucket(bucket)
+    }
+
+    fn damaged(&self) -> Result<Vec<Bucket>, ReadError> {
+        self.replica.damaged()
     }
 
     fn object(&self, table: &TableName, key: &Key) -> Result<Option<Object>, ReadError> {
@@ -321,6 +325,11 @@ impl Run {
         self.sessions[side].next_deadline()
     }
 
+    /// What a side has compared.
+    pub(crate) fn compared(&self, side: usize) -> &[Compared] {
+        self.ended[side].as_ref().map_or(&[], |outcome| &outcome.compared)
+    }
+
     pub(crate) fn finish(mut self) -> Self {
         while self.step() {
             assert!(self.steps < 1_000_000, "it ends");
@@ -331,10 +340,14 @@ impl Run {
 
 /// A whole session; both sides have to end well.
 pub(crate) fn exchange(nodes: [Node; 2], now_ms: u64) -> Run {
-    let run = Run::new(nodes, Mode::Exchange, now_ms).finish();
-    for ended in &run.ended {
+    let mut run = Run::new(nodes, Mode::Exchange, now_ms).finish();
+    for (node, ended) in run.nodes.iter_mut().zip(&run.ended) {
         let outcome = ended.as_ref().expect("both sides end");
         assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+        // There are no other members.
+        for compared in &outcome.compared {
+            node.replicas[usize::from(compared.shard.number())].compared(&compared.buckets);
+        }
     }
     run
 }

@@ -190,6 +190,49 @@ fn lost_rows_of_a_node_that_was_away_do_not_delete_the_good_copies() {
     }
 }
 
+/// The node that has lost rows is the one that has forgotten deletes: what it lacks must not pass for deleted.
+#[test]
+fn lost_rows_of_a_node_that_is_ahead_do_not_delete_the_good_copies() {
+    for damaged_begins in [true, false] {
+        let [mut ahead, mut old] = equal(50);
+        (0..10).for_each(|n| ahead.delete(n, 10));
+        let mut alone = [ahead];
+        Node::sweep_all(&mut alone, 100);
+        let [mut ahead] = alone;
+        (20..25).for_each(|n| ahead.lose(n));
+        (20..25).for_each(|n| ahead.repair_tree(n));
+        old.put(60, b"so that both lack something", 150);
+        let (nodes, damaged) = if damaged_begins { ([ahead, old], A) } else { ([old, ahead], B) };
+        let mut run = exchange(nodes, 200);
+        for side in [A, B] {
+            assert!((20..25).all(|n| run.nodes[side].get(n).is_some()), "{side}");
+        }
+        // Once it was compared with everybody, it counts again: the other one learns what was deleted.
+        let compared: usize = run.compared(damaged).iter().map(|c| c.buckets.len()).sum();
+        assert_eq!((compared, run.compared(1 - damaged).len()), (5, 0));
+        run = exchange(run.nodes, 300);
+        assert_equal(&run.nodes[A], &run.nodes[B]);
+        assert!((0..10).all(|n| run.nodes[A].get(n).is_none()));
+        assert!(run.compared(damaged).is_empty(), "no mark is left");
+    }
+}
+
+/// Equal shards are not opened, and are compared all the same.
+#[test]
+fn equal_shards_take_marks_off() {
+    let mut nodes = equal(10);
+    nodes[A].lose(3);
+    nodes[A].repair_tree(3);
+    nodes[B].lose(3);
+    nodes[B].repair_tree(3);
+    let run = exchange(nodes, 10);
+    for side in [A, B] {
+        assert_eq!(run.compared(side).len(), 1, "{side}");
+        let damaged = |replica: &crate::nodes::Face| replica.damaged().unwrap().len();
+        assert_eq!(run.nodes[side].replicas.iter().map(damaged).sum::<usize>(), 0);
+    }
+}
+
 #[test]
 fn clock_is_not_taken_over_when_something_was_refused() {
     let mut full = Node::new(1);
