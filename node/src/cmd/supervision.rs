@@ -114,6 +114,12 @@ fn draw(node: &TreeNode, branch: &str, indent: &str, rows: &mut Vec<Vec<String>>
         let (tee, bar) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         draw(child, &format!("{indent}{tee}"), &format!("{indent}{bar}"), rows);
     }
+    // A supervisor of light tasks names the oldest of them only.
+    let tasks = node.extra.get("tasks").and_then(Value::as_u64).unwrap_or(0);
+    if let Some(more) = tasks.checked_sub(node.children.len() as u64).filter(|more| *more > 0) {
+        let empty = std::iter::repeat_n(String::new(), 4);
+        rows.push(std::iter::once(format!("{indent}   and {more} more")).chain(empty).collect());
+    }
 }
 
 /// A time for people: the two largest units.
@@ -310,6 +316,19 @@ node     running     1m 1s  0  0
 └─ b     running     0ms    0  7
 ";
         assert_eq!(out::columns(&rows), expected);
+    }
+
+    #[test]
+    fn tree_counts_the_tasks_it_does_not_name() {
+        let tree: TreeNode = serde_json::from_str(
+            r#"{"path":"s","id":"s","kind":"supervisor","status":"running","tasks":10000,"children":[
+                {"path":"s/1","id":"1","kind":"worker","status":"running"}]}"#,
+        )
+        .unwrap();
+        let mut rows = Vec::new();
+        draw(&tree, "", "", &mut rows);
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[2][0], "   and 9999 more");
     }
 
     #[test]
