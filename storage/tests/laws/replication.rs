@@ -348,7 +348,7 @@ fn replaced_value_of_a_stripped_object_is_not_taken_for_processed() {
     // Nothing is forgotten there while what its object names has not been processed.
     let everything = both_of(&[&x, &restored]);
     let before = restored.object(&table(), &key(1)).unwrap();
-    restored.sweep(&everything, 100, 0, 9);
+    assert_eq!(restored.sweep(&everything, 100, 0, 9).swept, 0);
     assert_eq!(restored.object(&table(), &key(1)).unwrap(), before);
     walk(&x, &mut restored, 101);
     assert_eq!(live(&restored, 1), [last].into());
