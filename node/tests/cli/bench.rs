@@ -1,6 +1,6 @@
-//! `weald bench wamp` against routers that refuse, hide or lose something.
+//! `weald bench wamp` against a node, and against routers that refuse or lose something.
 
-use crate::support::{Ran, command};
+use crate::support::{Node, Ran, command};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -128,4 +128,31 @@ fn router_that_is_not_there_or_is_none_says_so() {
     assert!(ran.stderr.contains("decode a message"), "{ran:?}");
     let ran = bench(&["rpc", "--url", "http://x"]).exits(2);
     assert!(ran.stderr.contains("ws://HOST:PORT/PATH"), "{ran:?}");
+}
+
+#[test]
+fn node_is_loaded_in_every_shape() {
+    let node = Node::start();
+    let listen = &node.status()["listen"];
+    let web = format!("ws://{}/ws", listen["http"].as_str().unwrap());
+    let raw = format!("tcp://{}", listen["rawsocket"].as_str().unwrap());
+    let pid = node.pid().to_string();
+    let run = |serializer: &str, url: &str, to: &str, more: &[&str]| {
+        let common = ["--serializer", serializer, "--url", url, "--to", to, "--pid", &pid];
+        let short = ["--warmup", "50ms", "--duration", "200ms", "--json"];
+        bench(&[&common[..], &short, more].concat()).ok().json().remove(0)
+    };
+    for (serializer, url, to) in
+        [("json", &web, &raw), ("msgpack", &raw, &web), ("cbor", &web, &web)]
+    {
+        let pubsub = ["pubsub", "--publishers", "2", "--subscribers", "3", "--payload", "100"];
+        let told = run(serializer, url, to, &pubsub);
+        assert!(told["events"].as_u64().unwrap() > 0, "{told}");
+        assert_eq!(told["lost"], 0, "{told}");
+        let rpc = ["rpc", "--callers", "2", "--callees", "3", "--depth", "4", "--payload", "0"];
+        let told = run(serializer, url, to, &rpc);
+        assert!(told["calls"].as_u64().unwrap() > 0, "{told}");
+    }
+    let told = run("cbor", &raw, &raw, &["idle", "--sessions", "20"]);
+    assert_eq!(told["sessions"], 20, "{told}");
 }

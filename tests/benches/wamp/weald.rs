@@ -1,7 +1,6 @@
 //! Weald, and `weald bench wamp`, which loads it and other WAMP routers.
 
 use super::peers::Server;
-use super::processes::free_port;
 use super::shape::{Figures, Shape};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -67,33 +66,18 @@ impl Router {
     }
 }
 
-/// The listeners of a node, on free ports.
-struct Ports {
-    http: u16,
-    rawsocket: u16,
-    admin: u16,
-}
-
-impl Ports {
-    fn free() -> Result<Self> {
-        Ok(Self { http: free_port()?, rawsocket: free_port()?, admin: free_port()? })
-    }
-
-    fn url(&self, transport: Transport) -> String {
-        match transport {
-            Transport::Raw => format!("tcp://127.0.0.1:{}", self.rawsocket),
-            Transport::WebSocket => format!("ws://127.0.0.1:{}/ws", self.http),
-        }
-    }
-
-    fn keys(&self) -> [(&'static str, String); 3] {
-        let at = |port: u16| format!("\"127.0.0.1:{port}\"");
-        [
-            ("listeners.http", at(self.http)),
-            ("listeners.rawsocket", at(self.rawsocket)),
-            ("listeners.admin", at(self.admin)),
-        ]
-    }
+/// Where clients connect to the node of a site; the harness gives each node ports of its own.
+fn url(site: &Site, transport: Transport) -> Result<String> {
+    let status = site.run_ok(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).context("read the status")?;
+    let at = |listener: &str| {
+        let address = status["listen"][listener].as_str();
+        address.with_context(|| format!("no listener {listener} in the status"))
+    };
+    Ok(match transport {
+        Transport::Raw => format!("tcp://{}", at("rawsocket")?),
+        Transport::WebSocket => format!("ws://{}/ws", at("http")?),
+    })
 }
 
 /// A node without configuration but for its ports.
@@ -107,14 +91,9 @@ pub(crate) struct OneNode {
 impl OneNode {
     pub(crate) fn start(transport: Transport) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("weald-bench-").tempdir()?;
-        let ports = Ports::free()?;
-        let [http, rawsocket, admin] = ports.keys().map(|(key, value)| {
-            let key = key.trim_start_matches("listeners.");
-            format!("{key} = {value}\n")
-        });
-        let site = Site::new(dir.path(), &format!("[listeners]\n{http}{rawsocket}{admin}"));
+        let site = Site::new(dir.path(), "");
         let node = site.start();
-        let url = ports.url(transport);
+        let url = url(&site, transport)?;
         let router = Router { transport, to: url.clone(), url, pids: vec![node.pid()] };
         Ok(Self { router, _node: node, _dir: dir })
     }
@@ -138,18 +117,11 @@ pub(crate) struct TwoNodes {
 
 impl TwoNodes {
     pub(crate) fn start() -> Result<Self> {
-        let mut cluster = Cluster::prepare("bench-wamp", Options::new(Wire::Direct, 2));
-        let ports = [Ports::free()?, Ports::free()?];
-        for (node, ports) in ports.iter().enumerate() {
-            let keys = ports.keys();
-            let keys: Vec<_> = keys.iter().map(|(key, value)| (*key, value.as_str())).collect();
-            cluster.set_config(node, &keys);
-        }
-        cluster.start_nodes(&[0, 1]);
-        cluster.wait_formed(std::time::Duration::from_secs(60));
+        let mut cluster = Cluster::start("bench-wamp", Options::new(Wire::Direct, 2));
         let pids = vec![cluster.node(0).pid(), cluster.node(1).pid()];
         let transport = Transport::Raw;
-        let [url, to] = ports.map(|ports| ports.url(transport));
+        let [url, to] = [0, 1].map(|node| url(cluster.site(node), transport));
+        let (url, to) = (url?, to?);
         Ok(Self { router: Router { transport, url, to, pids }, _cluster: cluster })
     }
 }
