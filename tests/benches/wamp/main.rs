@@ -15,7 +15,7 @@
 //! taken from `PATH`, or unpacked from the distribution's packages to the same place; without either, the table says so.
 //!
 //! `WEALD_BENCH_SECONDS` (2) is the length of a shape, `WEALD_BENCH_FULL=1` makes it 10 and adds 1 KiB payloads to all shapes
-//! and 10,000 idle sessions; `WEALD_BENCH_PYTHON` names the Python for crossbar.
+//! and opens 10,000 idle sessions in place of 5,000; `WEALD_BENCH_PYTHON` names the Python for crossbar.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
