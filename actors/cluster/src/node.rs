@@ -17,7 +17,9 @@
 //! │  ├─ exchange                  scheduler, running exchanges, sweeper
 //! │  ├─ discovery                 addresses where members may be
 //! │  └─ follow                    events of the membership, the way back of a fenced node
-//! ├─ sessions                     one light task for each WAMP client
+//! ├─ router                       one_for_one
+//! │  ├─ interest                  what the sessions of each node want
+//! │  └─ sessions                  one light task for each WAMP client
 //! └─ listeners                    started last, stopped first
 //!    ├─ control                   the Unix socket of the command line
 //!    ├─ http                      WebSocket
@@ -135,7 +137,7 @@ pub fn tree(
     transport: ChildSpec,
     replication: Vec<ChildSpec>,
     control: ChildSpec,
-    router: ChildSpec,
+    router: Vec<ChildSpec>,
     listeners: Vec<ChildSpec>,
 ) -> SupervisorSpec {
     let cluster = SupervisorSpec::new(Strategy::RestForOne)
@@ -146,12 +148,13 @@ pub fn tree(
         .intensity(INTENSITY)
         .child(control)
         .children(listeners);
+    let router = SupervisorSpec::new(Strategy::OneForOne).intensity(INTENSITY).children(router);
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(INTENSITY)
         .child(storage.child_spec())
         .child(registry(registry_handle))
         .child(ChildSpec::supervisor("cluster", cluster))
-        .child(router)
+        .child(ChildSpec::supervisor("router", router))
         .child(ChildSpec::supervisor("listeners", listeners))
 }
 

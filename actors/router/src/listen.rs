@@ -5,14 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use weald_supervision::{ChildSpec, Shutdown, TaskContext, TasksHandle};
 use weald_transports::{Address, Connection, Endpoint, Listener, Settings};
 
+use crate::interest::InterestHandle;
 use crate::router::Router;
 use crate::session::serve;
 
 /// Time that a listener has to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// Time that the routes of other nodes have to arrive before clients are let in all the same. // guess
+pub const CATCH_UP_TIME: Duration = Duration::from_secs(10);
+
 /// The address a port is bound to, once it is.
 #[derive(Debug, Clone, Default)]
 pub struct Bound(Arc<Mutex<Option<SocketAddr>>>);
@@ -44,10 +49,13 @@ pub struct Port {
     pub router: Arc<Router>,
     /// The supervisor of sessions.
     pub sessions: TasksHandle,
+    /// What is waited for before clients are let in.
+    pub interest: InterestHandle,
 }
 
 impl Port {
-    /// The process that listens.
+    /// The process that listens. It opens the port once this node knows the routes of the others, or after
+    /// [`CATCH_UP_TIME`].
     #[must_use]
     pub fn child_spec(self) -> ChildSpec {
         let name = self.name;
@@ -60,6 +68,20 @@ impl Port {
     }
 
     async fn listen(&self, context: TaskContext) -> Result<(), weald_supervision::BoxError> {
+        tokio::select! {
+            biased;
+            () = context.cancelled() => return Ok(()),
+            caught_up = self.interest.caught_up(Instant::now() + CATCH_UP_TIME) => {
+                if let Err(missing) = caught_up {
+                    tracing::warn!(
+                        event = "routes_missing",
+                        port = self.name,
+                        missing = missing.len(),
+                        "clients are let in before the routes of all nodes are known"
+                    );
+                }
+            }
+        }
         let (router, sessions) = (Arc::clone(&self.router), self.sessions.clone());
         let next = AtomicU64::new(1);
         let port = self.name;

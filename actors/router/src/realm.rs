@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use bytestring::ByteString;
-use weald_wamp::message::MatchPolicy;
+use weald_wamp::message::{InvokePolicy, MatchPolicy};
 use weald_wamp::{Limits, SessionId, uri};
 
 use crate::auth::{Action, Authenticator, Authorizer, Disclosure};
-use crate::broker::history::History;
+use crate::broker::history::{self, History};
 use crate::broker::publication::{Fanout, Publication};
 use crate::broker::publish;
 use crate::broker::retained::{Retained, Shelf};
@@ -22,7 +22,9 @@ use crate::clock::Clock;
 use crate::dealer::{Caller, Refusal, answer, call, cancel};
 use crate::error;
 use crate::meta::events;
-use crate::registry::{Effects, Snapshot, Tables};
+use crate::registry::{
+    Conflict, Effects, Interest, InterestChange, InterestKey, Kind, Snapshot, Tables,
+};
 use crate::relay::Relay;
 use crate::session::Work;
 use crate::session::handle::{Ending, Handle};
@@ -35,7 +37,7 @@ pub struct Settings {
     /// Whether request ids must be sequential, as the specification says. Old clients may need that they need not.
     pub strict_request_ids: bool,
     /// Topics whose events are kept for `wamp.subscription.get_events`.
-    pub history: Vec<crate::broker::history::Topic>,
+    pub history: Vec<history::Topic>,
 }
 
 impl Default for Settings {
@@ -112,16 +114,14 @@ impl Realm {
         let tables = Tables::new(&parts.name, parts.relay.own());
         let snapshot = ArcSwap::from_pointee(tables.snapshot());
         let history = History::new(&parts.settings.history, &parts.name);
-        let realm = Arc::new(Self {
+        Arc::new(Self {
             writer: Mutex::new(Writer { tables, retired: VecDeque::new() }),
             snapshot,
             sessions: ArcSwap::default(),
             history,
             retained: Retained::new(Arc::clone(&parts.shelf), &parts.name),
             parts,
-        });
-        realm.parts.relay.interest_of_history(&realm);
-        realm
+        })
     }
 
     /// Its name.
@@ -236,6 +236,39 @@ impl Realm {
         (value, readers)
     }
 
+    /// Registrations of this node that yield to another node's.
+    pub(crate) fn conflicts(&self) -> Vec<Conflict> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).tables.conflicts()
+    }
+
+    /// Whether a topic is wanted here although nobody subscribes to it: its events are kept.
+    pub(crate) fn keeps(&self, key: &InterestKey) -> bool {
+        key.kind == Kind::Subscription
+            && self
+                .history
+                .topics()
+                .any(|topic| topic.policy == key.policy && *topic.uri == *key.uri)
+    }
+
+    /// What this node wants although nobody subscribes to it.
+    pub(crate) fn history_rows(&self) -> Vec<InterestChange> {
+        let now_ms = self.wall_ms();
+        let row = |topic: &history::Topic| InterestChange {
+            key: InterestKey {
+                kind: Kind::Subscription,
+                policy: topic.policy,
+                uri: (&*topic.uri).into(),
+            },
+            row: Some(Interest {
+                invoke: InvokePolicy::Single,
+                count: 1,
+                oldest_ms: now_ms,
+                newest_ms: now_ms,
+            }),
+        };
+        self.history.topics().map(row).collect()
+    }
+
     /// A session has begun.
     pub(crate) fn join(self: &Arc<Self>, session: &Handle, work: &mut Work) {
         self.sessions.rcu(|sessions| sessions.update(session.id(), session.clone()));
@@ -268,7 +301,7 @@ impl Realm {
     }
 
     fn fail(self: &Arc<Self>, work: &mut Work, callee: &Handle, caller: Caller, refusal: &Refusal) {
-        let reply = answer::Reply::refusal(refusal, callee);
+        let reply = answer::Reply::refused(refusal);
         match caller {
             Caller::Local { session, request } => {
                 answer::deliver(self, work, &session, request, reply);

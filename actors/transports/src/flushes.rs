@@ -41,6 +41,13 @@ impl Flushes {
         }
     }
 
+    /// Takes over what another set has to flush.
+    pub fn append(&mut self, others: &mut Self) {
+        for outbox in others.outboxes.drain(..) {
+            self.add(outbox);
+        }
+    }
+
     /// Flushes all.
     pub fn flush(&mut self) {
         for outbox in self.outboxes.drain(..) {

@@ -29,7 +29,6 @@ use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Transport;
 use weald_proto::request::ClientRole;
-use weald_router::relay::Relay;
 use weald_storage::{BootEvent, CheckVerdict, DataDirLock, LockError, Resolvers, Store};
 use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
 
@@ -367,9 +366,9 @@ impl Node {
         let (links, stored, known) = (transport.clone(), store.clone(), clients.clone());
         let replication = in_thread(move || Replication::new(replicating, links, &stored, &known));
         let replication = Arc::new(replication.await?.map_err(|e| fail("replication", &e))?);
-        let relay = Relay::alone(store.store().node_id());
-        let (routing, kept) = (config.clone(), store.clone());
-        let wamp = in_thread(move || Wamp::new(&routing, &kept, relay)).await?;
+        let (routing, kept, links) = (config.clone(), store.clone(), transport.clone());
+        let members = replication.membership().watch();
+        let wamp = in_thread(move || Wamp::new(&routing, &kept, &links, members)).await?;
         let wamp = wamp.map_err(|e| fail("the router", &e))?;
         let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
             node: name.clone(),
@@ -410,7 +409,7 @@ impl Node {
             port,
             replication.children(),
             control,
-            wamp.sessions(),
+            wamp.children(),
             wamp.listeners(),
         );
         let root =

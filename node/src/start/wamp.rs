@@ -9,13 +9,18 @@ use std::time::Duration;
 use thiserror::Error;
 use weald_cluster::node;
 use weald_cluster::store::StoreHandle;
+use weald_cluster::transport::Transport;
+use weald_peers::{ClusterWatch, Network, kind};
 use weald_router::auth::{Anonymous, Open};
 use weald_router::broker::retained::Shelf;
 use weald_router::clock::Clock;
+use weald_router::interest::{self, InterestHandle};
 use weald_router::listen::{Bound, Port};
 use weald_router::relay::Relay;
 use weald_router::{Realm, Router, realm, router};
-use weald_storage::{DeclareError, Key, Scan, TableKind, TableName, TableSpec, WriteOp};
+use weald_storage::{
+    DeclareError, Key, Replicated, Scan, Space, TableKind, TableName, TableSpec, WriteOp,
+};
 use weald_supervision::{ChildSpec, TasksHandle, TasksSpec};
 use weald_transports::{
     Bind, Egress, EgressConfig, Endpoint, NoSite, OriginError, Origins, Protocols, Web,
@@ -100,6 +105,7 @@ pub(super) struct Wamp {
     pub(super) http: Bound,
     config: Config,
     sessions: TasksHandle,
+    interest: InterestHandle,
     egress: Arc<Egress>,
     origins: Origins,
 }
@@ -110,12 +116,16 @@ impl Wamp {
     pub(super) fn new(
         config: &Config,
         store: &StoreHandle,
-        relay: Arc<Relay>,
+        transport: &Transport,
+        cluster: ClusterWatch,
     ) -> Result<Self, NoRouter> {
         let origins = Origins::new(&config.listeners.origins)?;
         let table = TableName::parse(RETAINED).expect("it is a name of a table");
         let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
         store.store().declare_system_table(&table, spec)?;
+        let inner = store.store();
+        let network: Arc<dyn Network> = Arc::new(transport.clone());
+        let relay = Relay::new(inner.node_id(), Some(Arc::clone(&network)));
         let clock = Clock::new(tokio::time::Instant::now(), node::wall_ms);
         let settings = router::Settings::default();
         let realm = Realm::new(realm::Parts {
@@ -128,8 +138,22 @@ impl Wamp {
             shelf: Arc::new(Stored { store: store.clone(), table }),
             clock,
         });
+        let router = Router::new(settings, [realm], Arc::clone(&relay), clock);
+        let interest = InterestHandle::new(interest::Parts {
+            own: inner.node_id(),
+            // What clients want is gone with the process, so it has a life as memory tables have.
+            incarnation: inner.partition(0).space(Space::Memory).actor().incarnation.into(),
+            seed: node::wall_ms() ^ u64::from(std::process::id()) << 32,
+            config: interest::Config::default(),
+            network,
+            cluster,
+            routes: Arc::<Relay>::clone(&relay),
+        });
+        relay.complete(&router, interest.clone());
+        transport.set_inbox(kind::ROUTING, relay);
         Ok(Self {
-            router: Router::new(settings, [realm], relay, clock),
+            router,
+            interest,
             rawsocket: Bound::default(),
             http: Bound::default(),
             config: config.clone(),
@@ -139,10 +163,10 @@ impl Wamp {
         })
     }
 
-    /// The supervisor of sessions.
-    pub(super) fn sessions(&self) -> ChildSpec {
-        let spec = TasksSpec { tasks_max: SESSIONS_MAX, ..TasksSpec::default() };
-        ChildSpec::tasks("sessions", &self.sessions, spec)
+    /// What routes, in the order of starting: what other nodes want, then the supervisor of sessions.
+    pub(super) fn children(&self) -> Vec<ChildSpec> {
+        let sessions = TasksSpec { tasks_max: SESSIONS_MAX, ..TasksSpec::default() };
+        vec![self.interest.child_spec(), ChildSpec::tasks("sessions", &self.sessions, sessions)]
     }
 
     /// The ports.
@@ -167,6 +191,7 @@ impl Wamp {
                 bound: bound.clone(),
                 router: Arc::clone(&self.router),
                 sessions: self.sessions.clone(),
+                interest: self.interest.clone(),
             }
             .child_spec()
         })

@@ -209,6 +209,7 @@ impl Form {
             retained: false,
             ppt: self.ppt.map(|ppt| ppt.ppt()),
             payload: self.payload.payload(&Limits::default())?,
+            lane: 0,
         })
     }
 }

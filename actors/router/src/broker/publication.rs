@@ -32,6 +32,8 @@ pub(crate) struct Publication {
     pub(crate) ppt: Option<Box<Ppt>>,
     /// What.
     pub(crate) payload: Payload,
+    /// What has the same number arrives in order on other nodes: a number of its publisher.
+    pub(crate) lane: u64,
 }
 
 impl Publication {

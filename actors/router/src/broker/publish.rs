@@ -120,6 +120,7 @@ fn publication(
         retained: false,
         ppt: options.ppt,
         payload,
+        lane: session.id().get(),
     })
 }
 

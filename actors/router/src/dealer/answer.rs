@@ -6,7 +6,7 @@ use weald_wamp::message::{
     CallResult, Error, ErrorDetails, Ppt, RequestType, ResultDetails, Yield,
 };
 use weald_wamp::roles::Features;
-use weald_wamp::{Message, Payload, RequestId};
+use weald_wamp::{Message, Payload, RequestId, Serializer};
 
 use super::call::{refuse, route};
 use super::invocations::Answer;
@@ -48,17 +48,16 @@ impl Reply {
     }
 
     /// Whether the callee asks for another to be called.
-    fn is_unavailable(&self) -> bool {
+    pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self, Self::Error { error, .. } if *error == error::UNAVAILABLE)
     }
 
     /// An error of the router's own.
-    pub(crate) fn refusal(refusal: &Refusal, session: &Handle) -> Self {
-        Self::Error {
-            details: ErrorDetails::default(),
-            error: ByteString::from_static(refusal.error),
-            payload: crate::session::reply::explanation(session.serializer(), &refusal.message),
-        }
+    pub(crate) fn refused(refusal: &Refusal) -> Self {
+        // Any serializer will do: who reads it may read another.
+        let payload = crate::session::reply::explanation(Serializer::MsgPack, &refusal.message);
+        let error = ByteString::from_static(refusal.error);
+        Self::Error { details: ErrorDetails::default(), error, payload }
     }
 }
 

@@ -74,9 +74,9 @@ pub(crate) fn continued(
         Some(Callee::Local { session: callee, invocation }) => {
             chunk(&callee, invocation, &request, realm.limits(), &mut work.flushes)
         }
-        Some(Callee::Remote(node)) => {
+        Some(Callee::Remote { node, registration }) => {
             let key = CallKey { session: session.id(), request: request_id };
-            realm.relay().chunk(node, realm.name(), key, &request);
+            realm.relay().chunk(node, realm.name(), key, registration, &request);
             Ok(())
         }
     };
@@ -191,7 +191,7 @@ pub(crate) fn route(
                 {
                     let mut calls = session.calls();
                     calls.keep(request_id, Arc::new(retry.clone()));
-                    calls.assign(request_id, Callee::Remote(node), true);
+                    calls.assign(request_id, Callee::Remote { node, registration: row.id() }, true);
                 }
                 match realm.relay().call(node, realm.name(), key, row.id(), &request) {
                     Ok(()) => return Ok(()),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weald_storage::NodeId;
-use weald_wamp::RequestId;
+use weald_wamp::{RegistrationId, RequestId};
 
 /// Who works on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,12 @@ pub enum Callee<S> {
         invocation: RequestId,
     },
     /// A session of another node, which keeps what is needed to find it.
-    Remote(NodeId),
+    Remote {
+        /// The node.
+        node: NodeId,
+        /// The registration there.
+        registration: RegistrationId,
+    },
 }
 
 /// A call in flight. `K` is what it takes to send it to another callee.
@@ -228,7 +233,7 @@ impl<S: Clone, K> Calls<S, K> {
         let lost: Vec<RequestId> = self
             .calls
             .iter()
-            .filter(|(_, call)| matches!(&call.callee, Some(Callee::Remote(at)) if *at == node))
+            .filter(|(_, call)| matches!(&call.callee, Some(Callee::Remote { node: at, .. }) if *at == node))
             .map(|(request, _)| *request)
             .collect();
         for request in &lost {
@@ -344,7 +349,11 @@ mod tests {
         let mut calls = one(None, true);
         let node = NodeId::from_bytes([1; 16]);
         calls.begin(request(2), Call::new(), 0);
-        calls.assign(request(2), Callee::Remote(node), true);
+        calls.assign(
+            request(2),
+            Callee::Remote { node, registration: RegistrationId::new(1).unwrap() },
+            true,
+        );
         assert_eq!(calls.node_lost(node), vec![request(2)]);
         assert_eq!(calls.drain(), vec![(request(1), local(7), true)]);
     }

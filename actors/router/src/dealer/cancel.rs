@@ -73,7 +73,7 @@ fn tell(
         Some(Callee::Local { session: callee, invocation }) => {
             interrupt(work, callee, *invocation, mode);
         }
-        Some(Callee::Remote(node)) => {
+        Some(Callee::Remote { node, .. }) => {
             let key = CallKey { session: session.id(), request };
             realm.relay().cancel(*node, realm.name(), key, mode);
         }

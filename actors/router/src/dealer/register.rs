@@ -87,7 +87,7 @@ fn begin(
         told_revoked(realm, registered.id, &registered.revoked, Some(REPLACED), readers);
     }
     for node in registered.revoked_nodes {
-        realm.relay().revoke(node, realm.name(), policy, &procedure);
+        realm.relay().revoke(node, realm.name(), policy, &procedure, REPLACED);
     }
     Ok(())
 }
@@ -112,6 +112,21 @@ pub(crate) async fn unregister(
     readers.done().await;
     let message = Message::Unregistered(Unregistered { request: Some(request), revocation: None });
     session.send(&message, &mut work.flushes);
+}
+
+/// Takes all callees of this node off a registration, and tells them.
+pub(crate) fn revoked(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    policy: MatchPolicy,
+    procedure: &str,
+    reason: Option<&str>,
+) {
+    let (revoked, readers) =
+        realm.change(work, |tables, _, effects| tables.revoke(policy, procedure, effects));
+    if let Some((registration, callees)) = revoked {
+        told_revoked(realm, registration, &callees, reason, readers);
+    }
 }
 
 /// Tells callees that a registration was taken from them, once nobody calls them through it any more. Those that did not

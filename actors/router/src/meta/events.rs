@@ -28,7 +28,7 @@ pub(crate) fn session_details(session: &Handle) -> Dict {
 
 /// `wamp.session.on_join`.
 pub(crate) fn joined(realm: &Arc<Realm>, work: &mut Work, session: &Handle) {
-    publish(realm, work, "wamp.session.on_join", true, || {
+    publish(realm, work, session.id().get(), "wamp.session.on_join", true, || {
         vec![Value::Map(session_details(session))]
     });
 }
@@ -36,7 +36,7 @@ pub(crate) fn joined(realm: &Arc<Realm>, work: &mut Work, session: &Handle) {
 /// `wamp.session.on_leave`.
 pub(crate) fn left(realm: &Arc<Realm>, work: &mut Work, session: &Handle) {
     let principal = session.principal();
-    publish(realm, work, "wamp.session.on_leave", true, || {
+    publish(realm, work, session.id().get(), "wamp.session.on_leave", true, || {
         vec![
             Value::from(session.id().get()),
             Value::from(principal.authid.clone()),
@@ -51,7 +51,7 @@ pub(crate) fn registry(realm: &Arc<Realm>, work: &mut Work, events: &[MetaEvent]
         // What came or went with a node every node sees by itself.
         let to_all = event.session.is_some();
         let session = event.session.map_or(Value::Null, |session| Value::from(session.get()));
-        publish(realm, work, event.topic(), to_all, || match &event.change {
+        publish(realm, work, event.id.get(), event.topic(), to_all, || match &event.change {
             MetaChange::Created(details) => vec![session, Value::Map(details_dict(details))],
             MetaChange::Joined | MetaChange::Left | MetaChange::Deleted => {
                 vec![session, Value::from(event.id.get())]
@@ -63,6 +63,7 @@ pub(crate) fn registry(realm: &Arc<Realm>, work: &mut Work, events: &[MetaEvent]
 fn publish(
     realm: &Arc<Realm>,
     work: &mut Work,
+    lane: u64,
     topic: &'static str,
     to_all: bool,
     args: impl FnOnce() -> Vec<Value>,
@@ -85,6 +86,7 @@ fn publish(
         retained: false,
         ppt: None,
         payload: reply::values(Serializer::MsgPack, &args(), &Dict::new()),
+        lane,
     };
     if to_all {
         realm.publish(&publication, work);

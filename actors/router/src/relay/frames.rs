@@ -163,14 +163,14 @@ pub enum Message {
         /// Which call.
         key: CallKey,
     },
-    /// A callee has the call.
+    /// A callee has the call; said where the caller's node has to know more than that.
     Taken {
         /// In which realm.
         realm: ByteString,
         /// Which call.
         key: CallKey,
-        /// Whether it can be interrupted.
-        can_interrupt: bool,
+        /// Whether it keeps to the time limit by itself.
+        keeps_time: bool,
     },
     /// Subscribers or callees of a node are taken off a row.
     Revoke {

@@ -156,7 +156,7 @@ fn about_calls() -> impl Strategy<Value = Message> {
     let short =
         (text(), key(), prop::option::of(any::<bool>())).prop_map(
             |(realm, key, taken)| match taken {
-                Some(can_interrupt) => Message::Taken { realm, key, can_interrupt },
+                Some(keeps_time) => Message::Taken { realm, key, keeps_time },
                 None => Message::NotThere { realm, key },
             },
         );

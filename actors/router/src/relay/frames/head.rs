@@ -43,7 +43,7 @@ pub(super) enum Head<'a> {
     },
     Taken {
         of: Of<'a>,
-        can_interrupt: bool,
+        keeps_time: bool,
     },
     Revoke {
         realm: &'a str,
@@ -159,8 +159,8 @@ pub(super) fn of<'a>(message: &'a Message, rest: &'a [u8]) -> (Head<'a>, &'a [u8
             (Head::Failure { of, error, ppt, rest, payload: shape(payload) }, payload.raw())
         }
         Message::NotThere { realm, key } => (Head::NotThere { of: of_call(realm, *key) }, &[]),
-        Message::Taken { realm, key, can_interrupt } => {
-            (Head::Taken { of: of_call(realm, *key), can_interrupt: *can_interrupt }, &[])
+        Message::Taken { realm, key, keeps_time } => {
+            (Head::Taken { of: of_call(realm, *key), keeps_time: *keeps_time }, &[])
         }
         Message::Revoke { realm, kind, policy, uri, session, reason } => {
             let head = Head::Revoke {
@@ -225,10 +225,10 @@ pub(super) fn read(
             let (realm, key) = texts.call(&of)?;
             Message::NotThere { realm, key }
         }
-        Head::Taken { of, can_interrupt } => {
+        Head::Taken { of, keeps_time } => {
             ends(&tail)?;
             let (realm, key) = texts.call(&of)?;
-            Message::Taken { realm, key, can_interrupt }
+            Message::Taken { realm, key, keeps_time }
         }
         Head::Revoke { realm, is_registration, policy, uri, session, reason } => {
             ends(&tail)?;
