@@ -9,6 +9,7 @@
 //! - [`proxy`]: a network between nodes that does what a test wants.
 //! - [`seed`]: randomness that can be repeated.
 //! - [`sim`]: a cluster in one thread, from the cores of its nodes.
+//! - [`wamp`]: a WAMP client that shares no code with the router.
 //!
 //! Nothing here ends a process that it did not start itself.
 #![allow(
@@ -24,3 +25,4 @@ pub mod powerloss;
 pub mod proxy;
 pub mod seed;
 pub mod sim;
+pub mod wamp;

@@ -1,0 +1,80 @@
+//! The nodes that the cases of the matrix share.
+
+use crate::net::Doors;
+use std::sync::{Mutex, OnceLock};
+use weald_tests::harness::cluster::{Cluster, Options};
+use weald_tests::harness::wires::Wire;
+use weald_tests::wamp::At;
+
+/// The environment variable that names another router: RawSocket, WebSocket.
+const AT: &str = "WEALD_WAMP_AT";
+
+/// Where the listeners of a running node are.
+pub(crate) fn doors(cluster: &Cluster, node: usize) -> Doors {
+    let status = cluster.block(cluster.client(node).status());
+    let status = status.unwrap_or_else(|e| panic!("status of n{node}: {e}"));
+    let at = |name: &str| {
+        let address = status["listen"][name].as_str().and_then(|text| text.parse().ok());
+        At::Tcp(address.unwrap_or_else(|| panic!("no {name} in {}", status["listen"])))
+    };
+    Doors { raw: at("rawsocket"), web: at("http") }
+}
+
+/// Starts a cluster, and tells where its listeners are.
+pub(crate) fn start(name: &str, options: Options) -> (Cluster, Vec<Doors>) {
+    let cluster = Cluster::start(name, options);
+    let doors = (0..cluster.len()).map(|node| doors(&cluster, node)).collect();
+    (cluster, doors)
+}
+
+/// The nodes of the matrix: started when the first case needs them.
+#[derive(Default)]
+pub(crate) struct Nodes {
+    one: OnceLock<(Mutex<Option<Cluster>>, [Doors; 2])>,
+    two: OnceLock<(Mutex<Option<Cluster>>, [Doors; 2])>,
+    elsewhere: Option<Doors>,
+}
+
+impl Nodes {
+    /// As the environment says.
+    pub(crate) fn from_env() -> Self {
+        let elsewhere = std::env::var(AT).ok().map(|text| {
+            let at =
+                |text: &str| At::Tcp(text.parse().unwrap_or_else(|e| panic!("{AT}={text}: {e}")));
+            let (raw, web) = text.split_once(',').unwrap_or_else(|| panic!("{AT}={text}"));
+            Doors { raw: at(raw), web: at(web) }
+        });
+        Self { elsewhere, ..Self::default() }
+    }
+
+    /// Whether the router is another than ours.
+    pub(crate) const fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    /// The doors of the two sides.
+    pub(crate) fn doors(&self, nodes: usize) -> [Doors; 2] {
+        if let Some(doors) = &self.elsewhere {
+            return [doors.clone(), doors.clone()];
+        }
+        let (cell, name) = if nodes == 1 { (&self.one, "wamp1") } else { (&self.two, "wamp2") };
+        let started = cell.get_or_init(|| {
+            let (cluster, doors) = start(name, Options::new(Wire::Direct, nodes));
+            let sides = [doors[0].clone(), doors[nodes - 1].clone()];
+            (Mutex::new(Some(cluster)), sides)
+        });
+        started.1.clone()
+    }
+
+    /// Stops them: a clean end without a panic is a part of the test.
+    pub(crate) fn finish(self, failed: bool) {
+        let started = [self.one, self.two].into_iter().filter_map(OnceLock::into_inner);
+        for (cluster, _) in started {
+            let Some(mut cluster) = cluster.into_inner().unwrap() else { continue };
+            if failed {
+                cluster.keep();
+            }
+            cluster.finish();
+        }
+    }
+}
