@@ -212,7 +212,7 @@ impl Realm {
         policy: MatchPolicy,
     ) -> Result<(Disclosure, Option<u64>), Refusal> {
         let decision = self.parts.authorizer.decide(session.principal(), action, uri, policy);
-        call::verdict(decision, action, uri)
+        call::verdict(&decision, action, uri)
     }
 
     /// Changes the registry. What `change` sends leaves before anything that the change brings about. Answers with those who
@@ -307,7 +307,7 @@ impl Realm {
                 answer::deliver(self, work, &session, request, reply);
             }
             Caller::Remote { node, key } => {
-                crate::relay::incoming::answered(self, work, callee, node, key, reply, false);
+                crate::relay::incoming::answered(self, work, callee, node, key, &reply, false);
             }
         }
     }

@@ -8,8 +8,9 @@
 use crate::outbox::{Class, Outbox, Pushed};
 use bytes::Bytes;
 
-/// Outboxes after which it flushes by itself, so that the first of many does not wait for the last. // guess
-const OUTBOXES_MAX: usize = 256;
+/// Outboxes after which it flushes by itself, lest a set grows without end. // measured: at 256 a
+/// publication to 1,000 flushes four times, and each message is a write of its own
+const OUTBOXES_MAX: usize = 8192;
 
 /// A set of outboxes to flush.
 #[derive(Debug, Default)]

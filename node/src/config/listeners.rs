@@ -16,7 +16,7 @@ pub(crate) struct Listeners {
     pub(crate) admin: SocketAddr,
     /// WAMP RawSocket.
     pub(crate) rawsocket: SocketAddr,
-    /// Web pages that may open WebSockets.
+    /// Web pages that may open a `WebSocket`.
     pub(crate) origins: Vec<String>,
 }
 

@@ -55,7 +55,7 @@ impl Shelf for Stored {
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         let got = self.store.get(&self.table, &Key::new(key).ok()?).ok()?;
-        got.values.into_iter().next().map(Into::into)
+        got.values.into_iter().next()
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {

@@ -1,7 +1,7 @@
 //! One client of a router, driven step by step.
 
 use super::log::Log;
-use super::pattern::{ID, matches, trimmed};
+use super::pattern::{ID, fits};
 use super::serializer::Serializer;
 use super::stream::At;
 use super::wire::{Frame, Transport, Wire};
@@ -219,7 +219,7 @@ impl Peer {
             Got::Message(message) => message,
             other => panic!("{} waited for {pattern}: {other:?}", self.name),
         };
-        let good = matches(&trimmed(pattern), &trimmed(&message));
+        let good = fits(pattern, &message);
         assert!(good, "{} expected {pattern}\n      got {message}", self.name);
         message
     }
@@ -236,9 +236,8 @@ impl Peer {
                 Got::Message(message) => message,
                 other => panic!("{} waited for {patterns:?}: {other:?}", self.name),
             };
-            let place = patterns.iter().zip(&mut found).find(|(pattern, place)| {
-                place.is_none() && matches(&trimmed(pattern), &trimmed(&message))
-            });
+            let mut places = patterns.iter().zip(&mut found);
+            let place = places.find(|(pattern, place)| place.is_none() && fits(pattern, &message));
             match place {
                 Some((_, place)) => *place = Some(message),
                 None => panic!("{} expected one of {patterns:?}\n      got {message}", self.name),

@@ -115,7 +115,7 @@ fn answered(
         }
         Answer::To(Caller::Remote { node, key }) => {
             let may_reroute = announces(callee, Features::CALL_REROUTE);
-            crate::relay::incoming::answered(realm, work, callee, node, key, reply, may_reroute);
+            crate::relay::incoming::answered(realm, work, callee, node, key, &reply, may_reroute);
             Ok(())
         }
     }

@@ -236,12 +236,12 @@ pub(crate) fn refuse(
 
 /// What an authorizer's decision means for a request.
 pub(crate) fn verdict(
-    decision: Decision,
+    decision: &Decision,
     action: Action,
     uri: &str,
 ) -> Result<(Disclosure, Option<u64>), Refusal> {
     match decision {
-        Decision::Allow { disclosure, trustlevel } => Ok((disclosure, trustlevel)),
+        Decision::Allow { disclosure, trustlevel } => Ok((*disclosure, *trustlevel)),
         Decision::Deny => {
             let message = format!("{} {uri} is not allowed", action.name());
             Err(Refusal::new(error::NOT_AUTHORIZED, message))

@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn lost_node_ends_its_calls_only() {
         let mut calls = one(None, true);
-        let node = NodeId::from_bytes([1; 16]);
+        let node = NodeId([1; 16]);
         calls.begin(request(2), Call::new(), 0);
         calls.assign(
             request(2),

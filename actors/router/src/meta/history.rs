@@ -51,7 +51,7 @@ pub(crate) fn call(
     let wanted = Wanted::from(arguments)?;
     let allowed: Vec<Kept> =
         events.into_iter().filter(|event| event.publication.is_for(session)).collect();
-    let chosen = wanted.choose(allowed)?;
+    let chosen = wanted.choose(&allowed)?;
     let events =
         chosen.iter().map(|event| described(realm, id, event)).collect::<Result<_, _>>()?;
     Ok(Returned { args: events, kwargs: Dict::new() })
@@ -86,11 +86,11 @@ impl Wanted {
     }
 
     /// The events that are asked for, of all there are in their order.
-    fn choose(&self, events: Vec<Kept>) -> Result<Vec<Kept>, Refusal> {
-        let place = |id: &Option<PublicationId>| match id {
+    fn choose(&self, events: &[Kept]) -> Result<Vec<Kept>, Refusal> {
+        let place = |id: Option<PublicationId>| match id {
             None => Ok(None),
             Some(id) => {
-                events.iter().position(|event| event.publication.id == *id).map(Some).ok_or_else(
+                events.iter().position(|event| event.publication.id == id).map(Some).ok_or_else(
                     || {
                         let message = format!("publication {id} is not kept");
                         Refusal::new(error::INVALID_ARGUMENT, message)
@@ -98,8 +98,8 @@ impl Wanted {
                 )
             }
         };
-        let (from, after) = (place(&self.from)?, place(&self.after)?);
-        let (before, until) = (place(&self.before)?, place(&self.until)?);
+        let (from, after) = (place(self.from)?, place(self.after)?);
+        let (before, until) = (place(self.before)?, place(self.until)?);
         let holds = |at: usize, event: &Kept| {
             from.is_none_or(|from| at >= from)
                 && after.is_none_or(|after| at > after)

@@ -18,7 +18,7 @@ pub(crate) fn call(
     arguments: &Arguments,
 ) -> Result<Returned, Refusal> {
     if name == "flush_testaments" {
-        let when = scope(arguments.text(0, "scope")?)?;
+        let when = scope(arguments.text(0, "scope")?.as_ref())?;
         session.testaments().flush(when);
         return Ok(Returned::default());
     }
@@ -31,7 +31,7 @@ pub(crate) fn call(
     let args = arguments.list(1, "args")?;
     let kwargs = arguments.dict(2, "kwargs")?;
     let options = options(&arguments.dict(3, "publish_options")?)?;
-    let when = scope(arguments.text(4, "scope")?)?;
+    let when = scope(arguments.text(4, "scope")?.as_ref())?;
     // Any serializer will do: what reads it may read another.
     let payload = Payload::from_values(Serializer::MsgPack, &args, &kwargs)
         .map_err(|error| Refusal::new(error::INVALID_ARGUMENT, error.to_string()))?;
@@ -42,8 +42,8 @@ pub(crate) fn call(
     Ok(Returned::default())
 }
 
-fn scope(scope: Option<ByteString>) -> Result<When, Refusal> {
-    match scope.as_deref() {
+fn scope(scope: Option<&ByteString>) -> Result<When, Refusal> {
+    match scope.map(|scope| &**scope) {
         None | Some("destroyed") => Ok(When::Destroyed),
         Some("detached") => Ok(When::Detached),
         Some(other) => {

@@ -33,8 +33,9 @@ struct Call {
 
 /// The calls of all other nodes.
 #[derive(Debug, Default)]
-pub(super) struct Incoming(Mutex<BTreeMap<NodeId, Arc<Mutex<BTreeMap<CallKey, Call>>>>>);
+pub(super) struct Incoming(Mutex<BTreeMap<NodeId, Calls>>);
 
+/// Those of one node.
 type Calls = Arc<Mutex<BTreeMap<CallKey, Call>>>;
 
 fn locked(calls: &Calls) -> MutexGuard<'_, BTreeMap<CallKey, Call>> {
@@ -206,7 +207,7 @@ pub(crate) fn answered(
     callee: &Handle,
     node: NodeId,
     key: CallKey,
-    reply: Reply,
+    reply: &Reply,
     may_reroute: bool,
 ) {
     let relay = realm.relay();
@@ -221,7 +222,7 @@ pub(crate) fn answered(
         }
     }
     let lane = callee.id().get();
-    if let Err(NotSent::TooLarge) = relay.answer(node, lane, realm.name(), key, &reply) {
+    if let Err(NotSent::TooLarge) = relay.answer(node, lane, realm.name(), key, reply) {
         relay.incoming.remove(node, key);
         let reply = Reply::refused(&too_large("the node of the caller"));
         let _lost_or_sent = relay.answer(node, lane, realm.name(), key, &reply);
