@@ -43,6 +43,20 @@ impl Peer {
         id(&self.expect(&json!([33, request, ID])), 2)
     }
 
+    /// Subscribes among events that others bring about, which are skipped; the subscription.
+    #[track_caller]
+    pub fn subscribe_amid_events(&mut self, topic: &str) -> u64 {
+        let request = self.next_request();
+        self.send(&json!([32, request, {}, topic]));
+        loop {
+            let message = self.receive();
+            if message[0] != 36 {
+                assert_eq!((&message[0], &message[1]), (&json!(33), &json!(request)), "{message}");
+                return id(&message, 2);
+            }
+        }
+    }
+
     /// Tries to subscribe; how it is refused.
     #[track_caller]
     pub fn subscribe_fails(&mut self, topic: &str, options: &Value) -> String {

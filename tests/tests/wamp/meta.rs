@@ -61,8 +61,8 @@ fn wait_for(peer: &mut Peer, what: &str, wanted: impl Fn(&Value) -> bool) -> Val
 
 fn joins_and_leaves_are_published(net: &mut Net) {
     let mut watcher = net.peer("watcher", A);
-    let join = watcher.subscribe("wamp.session.on_join", &none());
-    let leave = watcher.subscribe("wamp.session.on_leave", &none());
+    let join = watcher.subscribe_amid_events("wamp.session.on_join");
+    let leave = watcher.subscribe_amid_events("wamp.session.on_leave");
     net.settle();
     let mut other = net.peer("other", B);
     let session = other.session;
@@ -165,7 +165,7 @@ fn life_of_a_registration_is_published(net: &mut Net) {
     let (mut watcher, mut callee) = net.pair();
     let topics = ["on_create", "on_register", "on_unregister", "on_delete"];
     let subscriptions =
-        topics.map(|topic| watcher.subscribe(&format!("wamp.registration.{topic}"), &none()));
+        topics.map(|topic| watcher.subscribe_amid_events(&format!("wamp.registration.{topic}")));
     net.settle();
     let procedure = net.uri("procedure");
     let id = callee.register(&procedure, &none());
@@ -228,7 +228,7 @@ fn life_of_a_subscription_is_published(net: &mut Net) {
     let (mut watcher, mut subscriber) = net.pair();
     let topics = ["on_create", "on_subscribe", "on_unsubscribe", "on_delete"];
     let subscriptions =
-        topics.map(|topic| watcher.subscribe(&format!("wamp.subscription.{topic}"), &none()));
+        topics.map(|topic| watcher.subscribe_amid_events(&format!("wamp.subscription.{topic}")));
     net.settle();
     let topic = net.uri("topic");
     let session = subscriber.session;

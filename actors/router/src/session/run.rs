@@ -85,7 +85,8 @@ impl Task {
                 Read::Messages => self.messages(&mut inbox).await,
                 Read::Deadline => self.time_passed(),
                 Read::Kicked(_) => self.kicked(),
-                Read::Closed(_) => break,
+                // Closed in its way: a WebSocket's CLOSE is answered.
+                Read::Closed(_) => Next::Close,
             };
             self.work.flushes.flush();
             if matches!(next, Next::Close) {
