@@ -23,15 +23,15 @@ const EVENTS_MAX: usize = 1000;
 pub trait ClusterOps: Send + Sync {
     /// Why this node takes no writes of clients at the moment, in words for them; none: it does. Asked for each write.
     fn refusal(&self) -> Option<String>;
-    /// The members: [`Members`].
+    /// The members: [`Members`](weald_proto::cluster::Members).
     fn members(&self) -> Answer<String>;
-    /// Joins the cluster of whoever answers at one of these addresses: [`Members`] after it.
+    /// Joins the cluster of whoever answers at one of these addresses: [`Members`](weald_proto::cluster::Members) after it.
     fn join(&self, addresses: Vec<String>, deadline: Instant) -> Answer<String>;
-    /// Leaves the cluster: [`Members`] after it.
+    /// Leaves the cluster: [`Members`](weald_proto::cluster::Members) after it.
     fn leave(&self, deadline: Instant) -> Answer<String>;
-    /// Evicts a member by name or id: [`Members`] after it.
+    /// Evicts a member by name or id: [`Members`](weald_proto::cluster::Members) after it.
     fn forget(&self, member: String, force: Force) -> Answer<String>;
-    /// The cluster and the connections: [`ClusterStatus`].
+    /// The cluster and the connections: [`ClusterStatus`](weald_proto::cluster::ClusterStatus).
     fn status(&self) -> Answer<String>;
     /// Changes of the membership after a position; a long poll. [`super::events::Feed`] does it.
     fn events(
@@ -40,7 +40,7 @@ pub trait ClusterOps: Send + Sync {
         limit: usize,
         deadline: Instant,
     ) -> Answer<ClusterChanges>;
-    /// Anti-entropy with each peer: [`AaeStatus`].
+    /// Anti-entropy with each peer: [`AaeStatus`](weald_proto::cluster::AaeStatus).
     fn aae_status(&self) -> Answer<String>;
     /// Exchanges with a peer now: [`weald_proto::cluster::AaeReport`].
     fn aae_run(&self, peer: String, deadline: Instant) -> Answer<String>;
