@@ -61,8 +61,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "listeners.origins",
-        doc: "Web pages that may open WebSockets, as \"https://example.com\"; \"*\" for all. Programs that are no browsers \
-              name no origin and need none.",
+        doc: "Web pages that may open a WebSocket, as [\"https://example.com\"], at most 1024; \"*\" is all.\n\
+              Programs that are no browsers name no page, and need not be listed.",
         get: |c| Value::List(c.listeners.origins.clone()),
         set: |c, v| v.list(ORIGINS_MAX, origin).map(|origins| c.listeners.origins = origins),
     },

@@ -259,11 +259,11 @@ fn gone_within(caller: &mut Peer, procedure: &str, limit: Duration) -> Duration 
     let start = Instant::now();
     loop {
         let request = caller.call(procedure, &none(), &json!([]));
-        let error = caller.expect(&json!([8, 48, request, {}, weald_tests::wamp::TEXT]));
-        if error[4] == "wamp.error.no_such_procedure" {
+        let error = caller.refusal(48, request);
+        if error == "wamp.error.no_such_procedure" {
             return start.elapsed();
         }
-        within(&format!("the end of the route ({})", error[4]), start.elapsed(), limit);
+        within(&format!("the end of the route ({error})"), start.elapsed(), limit);
         pause(Duration::from_millis(10));
     }
 }

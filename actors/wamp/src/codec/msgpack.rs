@@ -13,6 +13,10 @@ use super::{Kind, Mark, Number, Reader, Seq, Writer};
 use crate::error::{DecodeError, EncodeError};
 use crate::limits::Limits;
 
+/// What JavaScript's `undefined` is made of in MessagePack by common encoders: an extension of one octet, type and octet 0.
+/// Such an option is absent, as one that is null.
+const UNDEFINED: [u8; 2] = [0, 0];
+
 /// Reads MessagePack.
 #[derive(Debug)]
 pub(crate) struct MsgPackReader<'a> {
@@ -144,6 +148,7 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
         };
         Ok(match Marker::from_u8(*byte) {
             Marker::Null => Kind::Null,
+            Marker::FixExt1 if self.data.get(at + 1..at + 3) == Some(&UNDEFINED) => Kind::Null,
             Marker::True | Marker::False => Kind::Bool,
             Marker::FixPos(_)
             | Marker::FixNeg(_)
@@ -181,6 +186,7 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
         let at = self.at;
         match self.marker()? {
             Marker::Null => Ok(()),
+            Marker::FixExt1 if self.array::<2>()? == UNDEFINED => Ok(()),
             _ => Err(DecodeError::Expected { at, expected: "null" }),
         }
     }
