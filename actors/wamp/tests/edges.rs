@@ -379,3 +379,15 @@ fn details_have_fewer_values_than_payloads() {
     let excluded = format!("[16,1,{{\"exclude\":[{}1]}},\"a\"]", "1,".repeat(70_000));
     assert!(matches!(json(&excluded), Err(DecodeError::TooManyElements { .. })));
 }
+
+#[test]
+fn option_that_is_undefined_in_msgpack_is_absent() {
+    // [16, 1, {"retain": undefined}, "a.b"], as JavaScript clients write it.
+    let octets = b"\x94\x10\x01\x81\xa6retain\xd4\x00\x00\xa3a.b";
+    let message = decode(MsgPack, &Bytes::from_static(octets), &Limits::default()).unwrap();
+    let Message::Publish(Publish { options, .. }) = message else { panic!("{message:?}") };
+    assert!(!options.retain);
+    // Any other extension is of no type that options have.
+    let octets = b"\x94\x10\x01\x81\xa6retain\xd4\x01\x00\xa3a.b";
+    assert!(decode(MsgPack, &Bytes::from_static(octets), &Limits::default()).is_err());
+}
