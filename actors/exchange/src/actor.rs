@@ -202,12 +202,9 @@ impl State {
         self.stability.set_cluster(cluster);
         self.repairs.set_cluster(cluster);
         let members = cluster.peers().map(|member| member.node).collect();
-        self.scheduler.set_neighbours(cluster.neighbours.clone(), &members);
         // A peer may be connected before it is a member, and is not announced again when it becomes one.
-        for peer in self.shared.connected() {
-            if members.contains(&peer) && !self.scheduler.is_up(peer) {
-                self.up(peer);
-            }
+        for peer in self.scheduler.set_neighbours(cluster.neighbours.clone(), members) {
+            self.up(peer);
         }
     }
 

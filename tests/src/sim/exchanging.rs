@@ -70,11 +70,13 @@ impl Exchanges {
     }
 
     /// The cluster has changed.
-    pub(super) fn set_cluster(&mut self, cluster: &Cluster) {
+    pub(super) fn set_cluster(&mut self, cluster: &Cluster, now_ms: u64) {
         self.stability.set_cluster(cluster);
         self.repairs.set_cluster(cluster);
         let members: BTreeSet<NodeId> = cluster.peers().map(|member| member.node).collect();
-        self.scheduler.set_neighbours(cluster.neighbours.clone(), &members);
+        for peer in self.scheduler.set_neighbours(cluster.neighbours.clone(), members) {
+            self.up(peer, now_ms);
+        }
     }
 
     /// A connection has come.

@@ -149,7 +149,7 @@ impl Process {
     /// The cluster looks different: everybody is told.
     fn changed(&mut self, notes: &mut Notes<'_>) {
         self.cluster = self.membership.cluster();
-        self.exchanges.set_cluster(&self.cluster);
+        self.exchanges.set_cluster(&self.cluster, notes.now_ms);
         let input = plumtree::Input::Neighbours {
             peers: self.cluster.neighbours.clone(),
             is_full_mesh: self.cluster.is_full_mesh,

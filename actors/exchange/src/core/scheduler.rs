@@ -2,8 +2,9 @@
 //!
 //! What it guarantees: a first exchange soon after boot and after a peer has come up; then one with a random neighbour every
 //! `aae.exchange_timer`, give or take a fifth; one soon when somebody says it is behind. At most `aae.concurrency` at a time,
-//! and one with a peer; a peer with which it failed waits longer each time.
-//! What it refuses: to count time by itself; [`Scheduler::tick`] is told.
+//! and one with a peer; a peer with which it failed waits longer each time. A peer may be connected before it is a member: it
+//! is not announced again then, so it is remembered, and its first exchange comes once it is one.
+//! What it refuses: to count time by itself; [`Scheduler::tick`] is told. To begin one with a peer that is no member.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,6 +73,7 @@ pub struct Scheduler {
     rng: ChaCha8Rng,
     peers: BTreeMap<NodeId, Peer>,
     neighbours: BTreeSet<NodeId>,
+    members: BTreeSet<NodeId>,
     next_round_ms: u64,
     outgoing: usize,
     incoming: usize,
@@ -86,6 +88,7 @@ impl Scheduler {
             rng: ChaCha8Rng::seed_from_u64(seed),
             peers: BTreeMap::new(),
             neighbours: BTreeSet::new(),
+            members: BTreeSet::new(),
             next_round_ms: now_ms,
             outgoing: 0,
             incoming: 0,
@@ -94,12 +97,24 @@ impl Scheduler {
         scheduler
     }
 
-    /// Who is a neighbour now; peers that are no members any more are forgotten.
-    pub fn set_neighbours(&mut self, neighbours: BTreeSet<NodeId>, members: &BTreeSet<NodeId>) {
+    /// Who is a neighbour now, and who a member. Peers that are no members any more are forgotten, unless they are connected:
+    /// they may become members yet. Gives back those that have: they were connected before they were members.
+    pub fn set_neighbours(
+        &mut self,
+        neighbours: BTreeSet<NodeId>,
+        members: BTreeSet<NodeId>,
+    ) -> Vec<NodeId> {
+        let before = std::mem::replace(&mut self.members, members);
         self.neighbours = neighbours;
+        let (members, neighbours) = (&self.members, &self.neighbours);
         self.peers.retain(|node, peer| {
-            members.contains(node) || self.neighbours.contains(node) || peer.status.running > 0
+            peer.up
+                || members.contains(node)
+                || neighbours.contains(node)
+                || peer.status.running > 0
         });
+        let joined = members.difference(&before).copied();
+        joined.filter(|node| self.is_up(*node)).collect()
     }
 
     /// The connection to a peer is there: a first exchange soon.
@@ -122,15 +137,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether a peer is connected.
+    /// Whether a peer is connected, and a member.
     #[must_use]
     pub fn is_up(&self, peer: NodeId) -> bool {
-        self.peers.get(&peer).is_some_and(|entry| entry.up)
+        self.peers.get(&peer).is_some_and(|entry| entry.up) && self.counts(&peer)
     }
 
-    /// Peers that are connected.
+    /// Peers that are connected, and members.
     pub fn peers_up(&self) -> impl Iterator<Item = NodeId> {
-        self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| *node)
+        self.peers.keys().copied().filter(|node| self.is_up(*node))
     }
 
     /// Something of a peer was missed: an exchange soon, at most one in [`BEHIND_MS_MIN`] and never while one runs.
@@ -174,7 +189,7 @@ impl Scheduler {
         let mut due: Vec<(u64, NodeId)> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.up && peer.status.running == 0)
+            .filter(|(node, peer)| self.is_ready(node, peer))
             .filter_map(|(node, peer)| Some((peer.due_ms?.max(peer.not_before_ms), *node)))
             .filter(|(at, _)| *at <= now_ms)
             .collect();
@@ -190,8 +205,8 @@ impl Scheduler {
     /// When to call [`Scheduler::tick`] next. Sessions that end may make it earlier.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        let waiting = self.peers.values().filter(|peer| peer.up && peer.status.running == 0);
-        let due = waiting.filter_map(|peer| Some(peer.due_ms?.max(peer.not_before_ms)));
+        let waiting = self.peers.iter().filter(|(node, peer)| self.is_ready(node, peer));
+        let due = waiting.filter_map(|(_, peer)| Some(peer.due_ms?.max(peer.not_before_ms)));
         due.min().unwrap_or(u64::MAX).min(self.next_round_ms)
     }
 
@@ -240,9 +255,18 @@ impl Scheduler {
         }
     }
 
-    /// How things are with each peer.
+    /// How things are with each peer, and whether it is connected and a member.
     pub fn status(&self) -> impl Iterator<Item = (NodeId, &PeerStatus, bool)> {
-        self.peers.iter().map(|(node, peer)| (*node, &peer.status, peer.up))
+        self.peers.iter().map(|(node, peer)| (*node, &peer.status, self.is_up(*node)))
+    }
+
+    fn counts(&self, peer: &NodeId) -> bool {
+        self.members.contains(peer) || self.neighbours.contains(peer)
+    }
+
+    /// Whether a session with a peer could begin.
+    fn is_ready(&self, node: &NodeId, peer: &Peer) -> bool {
+        peer.up && peer.status.running == 0 && self.counts(node)
     }
 
     fn want(&mut self, peer: NodeId, now_ms: u64) {
@@ -265,9 +289,7 @@ impl Scheduler {
     fn random_neighbour(&mut self, now_ms: u64) -> Option<NodeId> {
         let ready = |node: &&NodeId| {
             let peer = self.peers.get(*node);
-            peer.is_some_and(|peer| {
-                peer.up && peer.status.running == 0 && peer.not_before_ms <= now_ms
-            })
+            peer.is_some_and(|peer| self.is_ready(node, peer) && peer.not_before_ms <= now_ms)
         };
         let ready: Vec<NodeId> = self.neighbours.iter().filter(ready).copied().collect();
         self.pick(&ready)
@@ -339,7 +361,7 @@ mod tests {
     fn scheduler(settings: Settings, peers: u8) -> Scheduler {
         let mut scheduler = Scheduler::new(settings, 7, 0);
         let all: BTreeSet<NodeId> = (1..=peers).map(node).collect();
-        scheduler.set_neighbours(all.clone(), &all);
+        scheduler.set_neighbours(all.clone(), all.clone());
         all.into_iter().for_each(|peer| scheduler.up(peer, 0));
         scheduler
     }
@@ -379,6 +401,26 @@ mod tests {
         assert_eq!(first.len(), 3, "{begun:?}");
         let later = begun.iter().filter(|(at, _)| *at > 1_100).count();
         assert!((8..=12).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn peer_that_is_connected_before_it_is_a_member_has_its_exchange_once_it_is_one() {
+        let mut scheduler = Scheduler::new(SETTINGS, 7, 0);
+        scheduler.up(node(1), 0);
+        scheduler.up(node(2), 0);
+        // The membership changes, and does not know of them yet.
+        assert_eq!(scheduler.set_neighbours(BTreeSet::new(), BTreeSet::new()), []);
+        assert_eq!(play(&mut scheduler, 5_000, 10, &Ok(true)), [], "nobody is a member");
+        assert!(!scheduler.is_up(node(1)) && scheduler.peers_up().next().is_none());
+        assert_eq!(scheduler.ask(node(1), 5_000), Err(Failed::Disconnected));
+        let members = BTreeSet::from([node(1), node(3)]);
+        assert_eq!(scheduler.set_neighbours(BTreeSet::new(), members.clone()), [node(1)]);
+        assert_eq!(scheduler.set_neighbours(members.clone(), members), [], "it is known by now");
+        assert_eq!(scheduler.tick(5_000), [node(1)]);
+        // Of one that is gone without ever having been a member nothing is kept.
+        scheduler.down(node(2));
+        scheduler.set_neighbours(BTreeSet::new(), BTreeSet::new());
+        assert!(scheduler.status().all(|(peer, ..)| peer != node(2)));
     }
 
     #[test]
