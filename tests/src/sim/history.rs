@@ -212,13 +212,25 @@ impl History {
     /// have heard of those between.
     #[must_use]
     pub fn is_superseded(&self, place: Place, dot: Dot, clock: &Clock) -> bool {
+        self.leads(place, dot, |killer| clock.contains(&killer), |_| true)
+    }
+
+    /// Whether a chain of writes, each of which had observed the one before, leads from `dot` to one that is `reached`, by way
+    /// of such as may be passed.
+    pub fn leads(
+        &self,
+        place: Place,
+        dot: Dot,
+        reached: impl Fn(Dot) -> bool,
+        passes: impl Fn(Dot) -> bool,
+    ) -> bool {
         let (mut todo, mut seen) = (vec![dot], BTreeSet::new());
         while let Some(dot) = todo.pop() {
             for killer in self.killers(place, dot).filter_map(|write| write.dot) {
-                if clock.contains(&killer) {
+                if reached(killer) {
                     return true;
                 }
-                if seen.insert(killer) {
+                if passes(killer) && seen.insert(killer) {
                     todo.push(killer);
                 }
             }

@@ -1,7 +1,8 @@
 //! P8, session guarantees, per session and key, for operations that bring their token:
 //!
 //! - read your writes and monotonic reads: what a session has written or read before is there, or was replaced by a write
-//!   that the answering node has processed;
+//!   that the answering node has processed, or by one that the answer shows: an object may bring a value before its event
+//!   counts as processed;
 //! - monotonic writes and writes follow reads: who has processed a later write of a session has also processed its earlier
 //!   writes and what it had read before, or holds an object that covers them. Left out are events that some node has swept:
 //!   every member had processed them then, and one that was restored or is new since gets them in a walk.
@@ -57,9 +58,15 @@ fn of_read(history: &History, read: &Read, known: &mut Known) -> Result<(), Viol
     let place = read.key.place;
     let before = known.entry((read.session, read.key)).or_default();
     if read.guaranteed {
+        let is_shown = |dot: Dot| read.live.iter().any(|seen| seen.dot == dot);
         for dot in before.iter() {
-            let there = read.live.iter().any(|seen| seen.dot == *dot)
-                || history.is_superseded(place, *dot, &read.clock)
+            let there = is_shown(*dot)
+                || history.leads(
+                    place,
+                    *dot,
+                    |killer| read.clock.contains(&killer) || is_shown(killer),
+                    |_| true,
+                )
                 || history.may_be_lost(place, *dot)
                 // A tombstone may be reaped; that it has done its work is P6.
                 || (read.clock.contains(dot)
@@ -135,6 +142,24 @@ mod tests {
         assert!(of(&[(b1, Some(2))], &[], true).unwrap_err().what.contains("that it knew"));
         assert!(of(&[(a1, Some(1))], &[], true).is_err());
         assert!(of(&[(a1, Some(1))], &[b1], true).is_err());
+    }
+
+    /// b1 replaced a1, c1 replaced b1. The node has processed neither.
+    #[test]
+    fn value_may_be_replaced_by_one_that_the_answer_shows() {
+        let (a1, b1, c1, d1) = (dot(1, 1), dot(2, 1), dot(3, 1), dot(4, 1));
+        let by = |session, write| crate::sim::history::Wrote { session: Some(session), ..write };
+        for (shown, allowed) in [(b1, true), (c1, true), (d1, false)] {
+            let mut history = history([
+                put(1, a1, &[]),
+                by(2, put(2, b1, &[a1])),
+                by(3, put(3, c1, &[b1])),
+                by(4, put(4, d1, &[])),
+            ]);
+            let step = history.next_step();
+            history.reads.push(Read { clock: clock(&[]), ..read(step, &[(shown, Some(9))], &[]) });
+            assert_eq!(check(&history, &[]).is_ok(), allowed, "{shown}");
+        }
     }
 
     #[test]
