@@ -9,6 +9,7 @@
 use crate::framing::Framing;
 use crate::info::{ConnectionInfo, Kind};
 use crate::input::Partial;
+use crate::limit::Place;
 use crate::outbox::{Class, Egress, Kick, Outbox, Pushed, Wrote};
 use crate::raw;
 use crate::socket::{ReadHalf, Stream};
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use weald_wamp::Subprotocol;
 
@@ -145,7 +145,7 @@ pub struct Connection {
     liveness: Liveness,
     alarm: Alarm,
     /// Its place among the connections of the listener.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl Drop for Connection {
@@ -163,7 +163,7 @@ pub(crate) struct Parts {
     pub(crate) framing: Framing,
     /// The longest message the client takes.
     pub(crate) peer_bytes_max: usize,
-    pub(crate) place: Option<OwnedSemaphorePermit>,
+    pub(crate) place: Option<Place>,
 }
 
 impl Connection {

@@ -7,6 +7,7 @@
 use crate::connection::{Connection, Parts, Settings};
 use crate::framing::{Framing, RAW_BYTES_MAX};
 use crate::info::{Address, ConnectionInfo, Kind, TlsInfo};
+use crate::limit::Place;
 use crate::proxy::ProxyError;
 use crate::raw::{self, HANDSHAKE_BYTES, HandshakeError};
 use crate::socket::Stream;
@@ -15,7 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a socket came to nothing.
 #[derive(Debug, Error)]
@@ -62,7 +62,7 @@ pub struct Accepted {
     /// Where it comes from.
     pub origin: Origin,
     /// Its place among the connections of the listener.
-    pub place: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
     /// There is no place: it is to be told so.
     pub is_full: bool,
 }

@@ -1,7 +1,51 @@
-//! A limit for log lines that strangers can cause.
+//! Limits on what strangers can cause: connections, and log lines.
+//!
+//! What it guarantees: a place that was taken is given back when it is dropped, whatever became of its connection.
+//! What it refuses: to make anybody wait for a place.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Places for connections. Clones are the same places.
+#[derive(Debug, Clone)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+/// The place of one connection, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _own: OwnedSemaphorePermit,
+    _shared: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    /// So many.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(max)), max }
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.max.saturating_sub(self.free.available_permits())
+    }
+
+    /// Takes one, and one of the others, too, where there are others. None when either is full.
+    pub(crate) fn take(&self, others: Option<&Self>) -> Option<Place> {
+        let own = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        let shared = match others {
+            None => None,
+            Some(others) => Some(Arc::clone(&others.free).try_acquire_owned().ok()?),
+        };
+        Some(Place { _own: own, _shared: shared })
+    }
+}
 
 /// Lines that may come at once.
 const BURST: u64 = 20;
@@ -36,6 +80,20 @@ impl LogLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn place_among_others_counts_in_both_and_is_given_back() {
+        let (port, all) = (Places::new(2), Places::new(2));
+        let elsewhere = all.take(None).unwrap();
+        let first = port.take(Some(&all)).unwrap();
+        assert!(port.take(Some(&all)).is_none(), "the others are full");
+        assert_eq!((port.taken(), all.taken()), (1, 2));
+        drop(elsewhere);
+        let second = port.take(Some(&all)).unwrap();
+        assert!(port.take(None).is_none(), "the port is full");
+        drop((first, second));
+        assert_eq!((port.taken(), all.taken()), (0, 0));
+    }
 
     #[test]
     fn burst_is_admitted_the_rest_counted_and_time_refills() {

@@ -11,7 +11,7 @@ use crate::connection::{Connection, Settings};
 use crate::handshake::{Accepted, Origin, Rejected, accept_raw_after};
 use crate::http::{Web, accept_web_after};
 use crate::info::Address;
-use crate::limit::LogLimit;
+use crate::limit::{LogLimit, Places};
 use crate::proxy;
 use crate::raw::MAGIC;
 use crate::socket::Stream;
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
@@ -63,6 +63,8 @@ pub struct Endpoint {
     pub proxies: Vec<IpNet>,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Places that several listeners share, if they do.
+    pub shared: Option<Places>,
     /// Handshakes at a time.
     pub handshakes_max: usize,
     /// Time for a handshake, and for the head of each request.
@@ -78,7 +80,8 @@ impl Endpoint {
             protocols,
             tls: None,
             proxies: Vec::new(),
-            connections_max: 100_000,                   // guess
+            connections_max: 100_000, // guess
+            shared: None,
             handshakes_max: 1_024,                      // guess
             handshake_timeout: Duration::from_secs(10), // guess
         }
@@ -101,8 +104,7 @@ impl<F: Fn(Connection) + Send + Sync + 'static> Serve for F {
 #[derive(Debug)]
 pub struct Listener {
     address: Address,
-    connections: Arc<Semaphore>,
-    connections_max: usize,
+    connections: Places,
     stop: watch::Sender<bool>,
     /// Gives back, when stopped, the tasks of sockets that were not handed over.
     accepting: Option<JoinHandle<JoinSet<()>>>,
@@ -127,21 +129,20 @@ impl Listener {
         serve: Arc<dyn Serve>,
     ) -> Result<Self, BindError> {
         let (socket, address) = bind(&endpoint.bind)?;
-        let connections_max = endpoint.connections_max.min(Semaphore::MAX_PERMITS);
-        let connections = Arc::new(Semaphore::new(connections_max));
+        let connections = Places::new(endpoint.connections_max);
         let (stop, stopped) = watch::channel(false);
         let port = Port {
             endpoint,
             settings,
             serve,
-            connections: Arc::clone(&connections),
+            connections: connections.clone(),
             stopped,
             handshakes: Arc::default(),
             logs: LogLimit::default(),
             start: Instant::now(),
         };
         let accepting = Some(tokio::spawn(accept(Arc::new(port), socket)));
-        Ok(Self { address, connections, connections_max, stop, accepting })
+        Ok(Self { address, connections, stop, accepting })
     }
 
     /// Where it listens.
@@ -153,7 +154,7 @@ impl Listener {
     /// Connections now, those in their handshakes included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections_max.saturating_sub(self.connections.available_permits())
+        self.connections.taken()
     }
 
     /// Stops: when it returns the port is free, handshakes of clients are dropped, and no connection is handed over any
@@ -189,7 +190,7 @@ struct Port {
     endpoint: Endpoint,
     settings: Settings,
     serve: Arc<dyn Serve>,
-    connections: Arc<Semaphore>,
+    connections: Places,
     stopped: watch::Receiver<bool>,
     handshakes: Arc<Handshakes>,
     logs: LogLimit,
@@ -267,7 +268,7 @@ impl Port {
         waiting: Waiting,
     ) -> Result<Option<Connection>, Rejected> {
         let patience = self.endpoint.handshake_timeout;
-        let place = Arc::clone(&self.connections).try_acquire_owned().ok();
+        let place = self.connections.take(self.endpoint.shared.as_ref());
         let is_full = place.is_none();
         let opening = timeout(patience, self.open(stream, origin));
         let (stream, origin) = opening.await.map_err(|_late| Rejected::Timeout)??;

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use weald_transports::{
     Address, Bind, Connection, ConnectionInfo, EgressConfig, Endpoint, Kick, Kind, Listener,
-    Protocols, Read, Tls, TlsFiles,
+    Protocols, Read, Tls, TlsFiles, TlsVersion,
 };
 
 const LOOPBACK: Bind = Bind::Ip(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
@@ -115,7 +115,7 @@ async fn unix_socket_is_replaced_when_left_behind_and_removed_at_the_end() {
 /// Writes a certificate of its own for localhost.
 fn certify(dir: &Path) -> TlsFiles {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let files = TlsFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+    let files = TlsFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem"), client_ca: None };
     std::fs::write(&files.cert, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
     files
@@ -138,7 +138,7 @@ async fn connect_tls(listener: &Listener, cert: &PathBuf) -> std::io::Result<Tls
 async fn tls_carries_both_protocols_and_certificates_are_exchanged() {
     let dir = tempfile::tempdir().unwrap();
     let files = certify(dir.path());
-    let tls = Arc::new(Tls::load(files.clone()).unwrap());
+    let tls = Arc::new(Tls::load(files.clone(), TlsVersion::default()).unwrap());
     let mut endpoint = Endpoint::new(LOOPBACK, Protocols::Both(web()));
     endpoint.tls = Some(Arc::clone(&tls));
     let (listener, mut infos) = start(endpoint);
@@ -175,7 +175,7 @@ async fn tls_carries_long_messages_both_ways_to_a_slow_reader() {
     let dir = tempfile::tempdir().unwrap();
     let files = certify(dir.path());
     let mut endpoint = Endpoint::new(LOOPBACK, Protocols::RawSocket);
-    endpoint.tls = Some(Arc::new(Tls::load(files.clone()).unwrap()));
+    endpoint.tls = Some(Arc::new(Tls::load(files.clone(), TlsVersion::default()).unwrap()));
     let (listener, _infos) = start(endpoint);
     let mut client = connect_tls(&listener, &files.cert).await.unwrap();
     speak_raw(&mut client).await;
@@ -197,7 +197,7 @@ async fn tls_client_that_does_not_read_is_disconnected() {
     let dir = tempfile::tempdir().unwrap();
     let files = certify(dir.path());
     let mut endpoint = Endpoint::new(LOOPBACK, Protocols::RawSocket);
-    endpoint.tls = Some(Arc::new(Tls::load(files.clone()).unwrap()));
+    endpoint.tls = Some(Arc::new(Tls::load(files.clone(), TlsVersion::default()).unwrap()));
     let config = EgressConfig { queue_bytes_max: 200_000, ..EgressConfig::default() };
     let settings = settings_with(config);
     let (ended, mut end) = mpsc::channel(1);
