@@ -45,6 +45,9 @@ pub const FEATURE_NOT_SUPPORTED: &str = "wamp.error.feature_not_supported";
 /// There is no such session.
 pub const NO_SUCH_SESSION: &str = "wamp.error.no_such_session";
 
+/// A session has or asks for more than the realm allows it. The specification has no word for that.
+pub const LIMIT_EXCEEDED: &str = "weald.error.limit_exceeded";
+
 /// The node stops.
 pub const SYSTEM_SHUTDOWN: &str = "wamp.close.system_shutdown";
 /// The answer to a GOODBYE.

@@ -1,13 +1,12 @@
 //! The ports for WAMP clients, and the tasks of their sessions.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weald_supervision::{ChildSpec, Shutdown, TaskContext, TasksHandle};
-use weald_transports::{Address, Connection, Endpoint, Listener, Settings};
+use weald_transports::{Address, Connection, Endpoint, Listener, Settings, Tls};
 
 use crate::interest::InterestHandle;
 use crate::router::Router;
@@ -20,17 +19,56 @@ pub const CATCH_UP_TIME: Duration = Duration::from_secs(10);
 
 /// The address a port is bound to, once it is.
 #[derive(Debug, Clone, Default)]
-pub struct Bound(Arc<Mutex<Option<SocketAddr>>>);
+pub struct Bound(Arc<Mutex<Option<Address>>>);
 
 impl Bound {
     /// The address, if the port is open.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn address(&self) -> Option<Address> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, address: Option<SocketAddr>) {
+    fn set(&self, address: Option<Address>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+}
+
+/// How often it is looked whether certificate files have changed. // guess
+const FILES_PERIOD: Duration = Duration::from_secs(2);
+
+/// The process that keeps the certificates of ports as new as their files. Connections that stand are not touched; files
+/// that make no sense are told of once, and those before stay in use.
+#[must_use]
+pub fn certificates(tls: Arc<Tls>) -> ChildSpec {
+    ChildSpec::task("certificates", move |context| {
+        let tls = Arc::clone(&tls);
+        async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = context.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(FILES_PERIOD) => look_at_files(&tls).await,
+                }
+            }
+        }
+    })
+}
+
+async fn look_at_files(tls: &Arc<Tls>) {
+    let looked = Arc::clone(tls);
+    // Files may be slow to read.
+    match tokio::task::spawn_blocking(move || looked.reload()).await {
+        Ok(Ok(false)) | Err(_) => {}
+        Ok(Ok(true)) => {
+            tracing::info!(
+                event = "client_certificates_loaded",
+                "certificate files of client ports have changed and are in use"
+            );
+        }
+        Ok(Err(why)) => {
+            let cause = std::error::Error::source(&why).map(ToString::to_string);
+            tracing::error!(event = "client_certificates_bad", reason = %why, cause, "changed certificate files of client ports are not used, those before stay");
+        }
     }
 }
 
@@ -99,11 +137,7 @@ impl Port {
         };
         let listener =
             Listener::start(self.endpoint.clone(), self.settings.clone(), Arc::new(serving))?;
-        let address = match listener.address() {
-            Address::Ip(address) => Some(*address),
-            Address::Unix(_) => None,
-        };
-        self.bound.set(address);
+        self.bound.set(Some(listener.address().clone()));
         tracing::info!(event = "port_open", port, address = %listener.address(), "port for WAMP clients open");
         context.cancelled().await;
         self.bound.set(None);

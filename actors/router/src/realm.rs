@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::{ArcSwap, Guard};
 use bytestring::ByteString;
 use weald_wamp::message::{InvokePolicy, MatchPolicy};
+use weald_wamp::roles::Roles;
 use weald_wamp::{Limits, SessionId, uri};
 
 use crate::auth::{Action, Authenticator, Authorizer, Disclosure};
 use crate::broker::history::{self, History};
 use crate::broker::publication::{Fanout, Publication};
 use crate::broker::publish;
-use crate::broker::retained::{Retained, Shelf};
+use crate::broker::retained::{self, Retained, Shelf};
 use crate::clock::Clock;
 use crate::dealer::{Caller, Refusal, answer, call, cancel};
 use crate::error;
@@ -28,6 +29,7 @@ use crate::registry::{
 use crate::relay::Relay;
 use crate::session::Work;
 use crate::session::handle::{Ending, Handle};
+use crate::session::welcome;
 
 /// How a realm behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +40,44 @@ pub struct Settings {
     pub strict_request_ids: bool,
     /// Topics whose events are kept for `wamp.subscription.get_events`.
     pub history: Vec<history::Topic>,
+    /// Bounds of what is kept for later subscribers.
+    pub retention: retained::Bounds,
+    /// Time limits of calls.
+    pub calls: call::Times,
+    /// What one session may have.
+    pub session: SessionLimits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { uri_rules: uri::Strictness::Loose, strict_request_ids: true, history: Vec::new() }
+        Self {
+            uri_rules: uri::Strictness::Loose,
+            strict_request_ids: true,
+            history: Vec::new(),
+            retention: retained::Bounds::default(),
+            calls: call::Times::default(),
+            session: SessionLimits::default(),
+        }
+    }
+}
+
+/// What one session may have at a time. One more is refused with [`error::LIMIT_EXCEEDED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Registrations.
+    pub registrations: usize,
+    /// Calls in flight.
+    pub calls: usize,
+    /// Testaments.
+    pub testaments: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        // guess: what a gateway for a whole site may need
+        Self { subscriptions: 100_000, registrations: 100_000, calls: 100_000, testaments: 100 }
     }
 }
 
@@ -119,7 +154,11 @@ impl Realm {
             snapshot,
             sessions: ArcSwap::default(),
             history,
-            retained: Retained::new(Arc::clone(&parts.shelf), &parts.name),
+            retained: Retained::new(
+                Arc::clone(&parts.shelf),
+                &parts.name,
+                parts.settings.retention,
+            ),
             parts,
         })
     }
@@ -134,6 +173,11 @@ impl Realm {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.parts.settings
+    }
+
+    /// What it says of itself in WELCOME.
+    pub(crate) fn roles(&self) -> Roles {
+        welcome::roles(&self.parts.settings, &*self.parts.authorizer)
     }
 
     /// Which URIs are accepted.
@@ -341,7 +385,7 @@ impl Realm {
         work: &mut Work,
     ) {
         if !self.history.is_empty() {
-            self.history.record(publication, self.wall_ms());
+            self.history.record(publication, self.wall_ms(), self.now_ms());
         }
         let mut fanout = Fanout::new(publication, &self.parts.limits);
         for row in &found.rows {
@@ -351,7 +395,7 @@ impl Realm {
 
     /// Keeps an event for later subscribers.
     pub(crate) async fn retain(&self, publication: &Publication) {
-        self.retained.keep(publication).await;
+        self.retained.keep(publication, self.now_ms()).await;
     }
 
     /// Keeps an event for later subscribers, some time soon.

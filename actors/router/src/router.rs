@@ -20,13 +20,19 @@ use crate::session::Ending;
 pub struct Settings {
     /// Time from the connection to the end of joining, and between sessions of one connection.
     pub handshake_timeout: Duration,
+    /// Time a client has to answer the router's GOODBYE before its connection is closed.
+    pub goodbye_timeout: Duration,
     /// What a message may cost.
     pub limits: Limits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), limits: Limits::default() }
+        Self {
+            handshake_timeout: Duration::from_secs(10), // guess
+            goodbye_timeout: Duration::from_secs(5),    // Bondy
+            limits: Limits::default(),
+        }
     }
 }
 

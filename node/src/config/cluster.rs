@@ -1,9 +1,9 @@
 //! Configuration of the cluster: its port, its members, what goes between them.
 
-use super::keys::{Key, number, word};
+use super::keys::{Key, number, path_of, path_value, word};
 use super::value::{Value, show_duration};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use weald_cluster::gate::cluster::is_host_port;
 use weald_link::pki::is_name;
@@ -95,14 +95,6 @@ fn set_name(cluster: &mut Cluster, name: &str) -> Result<(), String> {
     }
     name.clone_into(&mut cluster.name);
     Ok(())
-}
-
-fn path_value(path: Option<&Path>) -> Value {
-    Value::Text(path.map_or_else(String::new, |path| path.to_string_lossy().into_owned()))
-}
-
-fn path_of(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 impl Default for Cluster {

@@ -4,7 +4,8 @@
 //! table, so that none can say something else than the program does.
 
 use super::value::Value;
-use super::{Config, aae, cluster, listeners, log, node, storage, supervision};
+use super::{Config, aae, clients, cluster, listeners, log, node, realm, storage, supervision};
+use std::path::{Path, PathBuf};
 
 /// One key.
 #[derive(Debug)]
@@ -40,7 +41,17 @@ pub(crate) const SECTIONS: &[Section] = &[
         doc: "The cluster, and the port of nodes and Rust clients.",
         keys: cluster::KEYS,
     },
-    Section { name: "listeners", doc: "Ports of other services.", keys: listeners::KEYS },
+    Section {
+        name: "listeners",
+        doc: "Ports of WAMP clients and other services.",
+        keys: listeners::KEYS,
+    },
+    Section { name: "clients", doc: "What holds for each WAMP client.", keys: clients::KEYS },
+    Section {
+        name: "realm",
+        doc: "How a realm behaves. In this release there is one, realm1.",
+        keys: realm::KEYS,
+    },
     Section { name: "aae", doc: "Active anti-entropy.", keys: aae::KEYS },
     Section { name: "supervision", doc: "The supervision log on disk.", keys: supervision::KEYS },
 ];
@@ -80,6 +91,21 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 /// A number as a value.
 pub(super) fn number(number: u64) -> Value {
     Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// A number of things as a value.
+pub(super) fn count(count: usize) -> Value {
+    number(count as u64)
+}
+
+/// A path as a value; none is the empty one.
+pub(super) fn path_value(path: Option<&Path>) -> Value {
+    Value::Text(path.map_or_else(String::new, |path| path.to_string_lossy().into_owned()))
+}
+
+/// The path of a text; the empty one is none.
+pub(super) fn path_of(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 /// The word of a choice.

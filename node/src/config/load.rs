@@ -294,7 +294,14 @@ fn is_near_miss(name: &str, variables: &[String]) -> bool {
 }
 
 /// Paths that are relative to the file they stand in, so that a bundle of files can be moved as a whole.
-const BESIDE_THE_FILE: [&str; 3] = ["cluster.tls_certificate", "cluster.tls_key", "cluster.tls_ca"];
+const BESIDE_THE_FILE: [&str; 6] = [
+    "cluster.tls_certificate",
+    "cluster.tls_key",
+    "cluster.tls_ca",
+    "listeners.tls_certificate",
+    "listeners.tls_key",
+    "listeners.tls_client_ca",
+];
 
 fn beside(value: Value, key: &str, source: &Source) -> Value {
     match (&value, source) {
@@ -341,145 +348,5 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of_toml(text: &str) -> Loaded {
-        let mut loaded = load(
-            &Flags { config: Some("/dev/null".into()), values: Vec::new() },
-            std::iter::empty(),
-        );
-        loaded.read_toml(Path::new("weald.toml"), text);
-        loaded.check_rules();
-        loaded
-    }
-
-    fn with_variables(variables: &[(&str, &str)]) -> Loaded {
-        let flags = Flags { config: Some("/dev/null".into()), values: Vec::new() };
-        load(&flags, variables.iter().map(|(name, value)| (name.into(), value.into())))
-    }
-
-    fn texts(problems: &[Problem]) -> Vec<String> {
-        problems.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn file_with_several_faults_lists_all_with_lines() {
-        let loaded = of_toml(
-            "[storage]\npartitons = 4\ndurability = \"fast\"\nmap_size = \"2GiB\"\n\
-             map_size_max = \"1GiB\"\n\n[clutser]\nlisten = \"x\"\n\n[log]\nlevel = 3\n",
-        );
-        assert_eq!(
-            texts(&loaded.problems),
-            [
-                "weald.toml:2: storage.partitons: unknown key; did you mean storage.partitions?",
-                "weald.toml:3: storage.durability: \"fast\" is not one of \"full\", \"relaxed\"",
-                "weald.toml:7: clutser: unknown section; did you mean [cluster]?",
-                "weald.toml:11: log.level: 3 is not a string in quotes",
-                "weald.toml:4: storage.map_size 2GiB is over storage.map_size_max 1GiB",
-            ]
-        );
-    }
-
-    #[test]
-    fn file_with_syntax_errors_lists_them_and_the_rest() {
-        let loaded = of_toml("[storage]\npartitions = = 4\n[log]\nlevle = \"info\"\n");
-        let texts = texts(&loaded.problems);
-        assert!(texts[0].starts_with("weald.toml:2: "), "{texts:?}");
-        assert!(
-            texts.contains(
-                &"weald.toml:4: log.levle: unknown key; did you mean log.level?".to_owned()
-            ),
-            "{texts:?}"
-        );
-    }
-
-    #[test]
-    fn key_outside_its_section_is_told_where_it_belongs() {
-        let loaded = of_toml("partitions = 4\n");
-        assert_eq!(
-            texts(&loaded.problems),
-            ["weald.toml:1: partitions: unknown key outside of any section; \
-              did you mean storage.partitions?"]
-        );
-    }
-
-    #[test]
-    fn variables_override_the_file_and_are_typed_by_the_key() {
-        let loaded = with_variables(&[
-            ("WEALD_STORAGE__PARTITIONS", "16"),
-            ("WEALD_CLUSTER__LISTEN", "127.0.0.1:0"),
-            ("WEALD_DATA_DIR", "/d"),
-            ("WEALD_NODE__SHUTDOWN_TIMEOUT", "1m"),
-        ]);
-        assert_eq!(texts(&loaded.problems), [""; 0]);
-        assert_eq!(loaded.config.storage.partitions, 16);
-        assert_eq!(loaded.config.cluster.listen.port(), 0);
-        assert_eq!(loaded.config.node.data_dir, Path::new("/d"));
-        assert_eq!(loaded.config.node.shutdown_timeout.as_secs(), 60);
-        assert_eq!(
-            loaded.source("storage.partitions").to_string(),
-            "environment variable WEALD_STORAGE__PARTITIONS"
-        );
-        assert_eq!(loaded.source("log.level"), &Source::Default);
-    }
-
-    #[test]
-    fn variables_that_name_no_key_are_problems_or_warnings() {
-        let loaded = with_variables(&[
-            ("WEALD_STORAGE__PARTITONS", "16"),
-            ("WEALD_STORAGE_PARTITIONS", "16"),
-            ("WEALD_SERVICE_HOST", "10.0.0.1"),
-            ("WEALD_LOG__LEVEL", "nonsense=very"),
-        ]);
-        let problems = texts(&loaded.problems);
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems[0].starts_with("environment variable WEALD_LOG__LEVEL: log.level: "));
-        assert_eq!(
-            problems[1],
-            "environment variable WEALD_STORAGE__PARTITONS: names no key; \
-             did you mean WEALD_STORAGE__PARTITIONS?"
-        );
-        assert_eq!(loaded.warnings.len(), 1);
-    }
-
-    #[test]
-    fn paths_of_certificates_are_relative_to_their_file() {
-        let mut loaded = of_toml("");
-        let text = "[cluster]\ntls_certificate = \"node.pem\"\ntls_key = \"/k/node.key\"\n\
-                    tls_ca = \"\"\n";
-        loaded.read_toml(Path::new("pki/a/weald.toml"), text);
-        let cluster = &loaded.config.cluster;
-        assert_eq!(cluster.tls_certificate.as_deref(), Some(Path::new("pki/a/node.pem")));
-        assert_eq!(cluster.tls_key.as_deref(), Some(Path::new("/k/node.key")));
-        assert_eq!(cluster.tls_ca, None);
-    }
-
-    #[test]
-    fn addresses_of_other_nodes_are_checked_wherever_they_come_from() {
-        let loaded = of_toml("[cluster]\nseeds = [\"a:1\", \"b\"]\nadvertise = \"a:1\"\n");
-        let found = texts(&loaded.problems);
-        assert_eq!(found[0], "weald.toml:2: cluster.seeds: \"b\" is not of the form host:port");
-        assert!(found[1].starts_with("weald.toml:3: cluster.advertise: "), "{found:?}");
-        let loaded = with_variables(&[("WEALD_CLUSTER__SEEDS", "a:1, [::1]:2")]);
-        assert_eq!(loaded.config.cluster.seeds, ["a:1", "[::1]:2"]);
-        let loaded = of_toml("[cluster]\ndiscovery = \"dns\"\n");
-        assert!(texts(&loaded.problems)[0].contains("cluster.dns_names"));
-        let open = "[cluster]\nlisten = \"0.0.0.0:1\"\nallow_plaintext = true\nseeds = [\"a:1\"]\n";
-        assert!(texts(&of_toml(open).problems)[0].contains("cluster.advertise"));
-        assert_eq!(of_toml(&format!("{open}advertise = [\"me:1\"]\n")).problems, []);
-    }
-
-    #[test]
-    fn flags_win_and_a_named_file_must_be_there() {
-        let flags = Flags {
-            config: Some("/nonexistent/weald.toml".into()),
-            values: vec![("node.data_dir", "--data-dir", "/flag".into())],
-        };
-        let environment = [(OsString::from("WEALD_DATA_DIR"), OsString::from("/variable"))];
-        let loaded = load(&flags, environment.into_iter());
-        assert_eq!(loaded.config.node.data_dir, Path::new("/flag"));
-        assert_eq!(loaded.source("node.data_dir"), &Source::Flag("--data-dir"));
-        assert_eq!(loaded.problems.len(), 1);
-    }
-}
+#[path = "load_test.rs"]
+mod tests;

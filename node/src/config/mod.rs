@@ -5,12 +5,14 @@
 //! suggestion), numbers without a unit where a unit matters, and changing after it was loaded.
 
 pub(crate) mod aae;
+pub(crate) mod clients;
 pub(crate) mod cluster;
 pub(crate) mod keys;
 pub(crate) mod listeners;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod node;
+pub(crate) mod realm;
 pub(crate) mod render;
 pub(crate) mod storage;
 pub(crate) mod supervision;
@@ -26,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) storage: storage::Storage,
     pub(crate) cluster: cluster::Cluster,
     pub(crate) listeners: listeners::Listeners,
+    pub(crate) clients: clients::Clients,
+    pub(crate) realm: realm::Realm,
     pub(crate) aae: aae::Aae,
     pub(crate) supervision: supervision::Supervision,
 }
@@ -103,6 +107,30 @@ const RULES: &[Rule] = &[
                      cluster.advertise where they reach this one",
                     cluster.listen
                 )
+            })
+        },
+    },
+    Rule {
+        keys: &["listeners.https", "listeners.rawsocket_tls"],
+        check: |c| {
+            let l = &c.listeners;
+            let has_both = l.tls_certificate.is_some() && l.tls_key.is_some();
+            (l.has_tls_port() && !has_both).then(|| {
+                "listeners.https and listeners.rawsocket_tls need listeners.tls_certificate and \
+                 listeners.tls_key"
+                    .to_owned()
+            })
+        },
+    },
+    Rule {
+        keys: &["listeners.tls_certificate", "listeners.tls_key", "listeners.tls_client_ca"],
+        check: |c| {
+            let l = &c.listeners;
+            let files = [&l.tls_certificate, &l.tls_key, &l.tls_client_ca];
+            (!l.has_tls_port() && files.into_iter().any(Option::is_some)).then(|| {
+                "listeners.tls_certificate, tls_key and tls_client_ca are of no use without \
+                 listeners.https or listeners.rawsocket_tls"
+                    .to_owned()
             })
         },
     },

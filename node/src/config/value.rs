@@ -127,6 +127,22 @@ impl Value {
         parsed.filter(|d| range.contains(d)).ok_or_else(what)
     }
 
+    /// A duration in a range, or 0, which stands for none.
+    pub(crate) fn duration_or_zero(
+        &self,
+        range: &RangeInclusive<Duration>,
+    ) -> Result<Duration, String> {
+        if self.duration(&(Duration::ZERO..=Duration::ZERO)).is_ok() {
+            return Ok(Duration::ZERO);
+        }
+        self.duration(range).map_err(|why| format!("{why}, or \"0s\""))
+    }
+
+    /// A number of things in a range.
+    pub(crate) fn count(&self, range: &RangeInclusive<u64>) -> Result<usize, String> {
+        usize::try_from(self.int(range)?).map_err(|e| e.to_string())
+    }
+
     /// A number of bytes in a range.
     pub(crate) fn bytes(&self, range: &RangeInclusive<u64>) -> Result<u64, String> {
         let (low, high) = (show_bytes(*range.start()), show_bytes(*range.end()));
@@ -174,6 +190,14 @@ impl Value {
     pub(crate) fn addr(&self) -> Result<SocketAddr, String> {
         let what = || self.expected("an IP address and port, as \"127.0.0.1:18086\"");
         self.text().ok().and_then(|text| text.parse().ok()).ok_or_else(what)
+    }
+
+    /// An IP address with a port; none if it is empty.
+    pub(crate) fn addr_or_none(&self) -> Result<Option<SocketAddr>, String> {
+        if self.text().is_ok_and(str::is_empty) {
+            return Ok(None);
+        }
+        self.addr().map(Some).map_err(|why| format!("{why}, or empty"))
     }
 }
 

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!((&*config.node.name, &config.node.data_dir), ("node2", &made.join("node2")));
         assert_eq!(config.cluster.listen.to_string(), "127.0.0.1:18186");
         assert_eq!(config.cluster.seeds, ["127.0.0.1:18086"]);
-        assert_eq!(config.listeners.http.to_string(), "127.0.0.1:18180");
+        assert_eq!(config.listeners.http, "127.0.0.1:18180".parse().ok());
         for file in
             [&config.cluster.tls_certificate, &config.cluster.tls_key, &config.cluster.tls_ca]
         {

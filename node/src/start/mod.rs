@@ -10,6 +10,7 @@ mod node;
 mod notify;
 mod pid_file;
 mod settings;
+mod shelf;
 pub(crate) mod signals;
 mod status;
 mod wamp;

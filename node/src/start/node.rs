@@ -3,7 +3,7 @@
 use super::settings::{chain, open_exit, replication_config, store_config, transport_config};
 use super::signals::Signals;
 use super::status::{Phase, Sources};
-use super::wamp::Wamp;
+use super::wamp::{NoRouter, Wamp};
 use super::{banner, check, data_dir, notify, pid_file};
 use crate::args::{Global, Start};
 use crate::boot::{Entry, Step};
@@ -278,17 +278,16 @@ impl Node {
     /// Tries the addresses out, for an error that names the key; the listeners bind them again.
     fn try_ports(&self) -> Result<(), Failure> {
         let config = self.config()?;
-        for (key, variable, address) in [
-            ("cluster.listen", "WEALD_CLUSTER__LISTEN", config.cluster.listen),
-            ("listeners.http", "WEALD_LISTENERS__HTTP", config.listeners.http),
-            ("listeners.rawsocket", "WEALD_LISTENERS__RAWSOCKET", config.listeners.rawsocket),
-        ] {
-            self.try_port(key, variable, address)?;
+        self.try_port("cluster.listen", config.cluster.listen)?;
+        for (name, address) in config.listeners.ports() {
+            if let Some(address) = address {
+                self.try_port(&format!("listeners.{name}"), address)?;
+            }
         }
         Ok(())
     }
 
-    fn try_port(&self, key: &str, variable: &str, address: SocketAddr) -> Result<(), Failure> {
+    fn try_port(&self, key: &str, address: SocketAddr) -> Result<(), Failure> {
         if address.port() == 0 {
             return Ok(());
         }
@@ -299,6 +298,7 @@ impl Node {
             std::io::ErrorKind::AddrInUse => "is taken by another process",
             _ => "cannot be used",
         };
+        let variable = config::keys::find(key).map(config::keys::Key::variable).unwrap_or_default();
         let text = format!(
             "{key}: {address} {what} ({e}); it comes from: {source}. Choose another in the \
              configuration or with {variable}=127.0.0.1:PORT"
@@ -368,8 +368,12 @@ impl Node {
         let replication = Arc::new(replication.await?.map_err(|e| fail("replication", &e))?);
         let (routing, kept, links) = (config.clone(), store.clone(), transport.clone());
         let members = replication.membership().watch();
-        let wamp = in_thread(move || Wamp::new(&routing, &kept, &links, members)).await?;
-        let wamp = wamp.map_err(|e| fail("the router", &e))?;
+        let dir = self.dir.clone();
+        let wamp = in_thread(move || Wamp::new(&routing, &dir, &kept, &links, members)).await?;
+        let wamp = wamp.map_err(|e| match &e {
+            NoRouter::Table(_) => fail("the router", &e),
+            NoRouter::Origin(_) | NoRouter::Tls(_) => Failure::new(Exit::Config, chain(&e)),
+        })?;
         let gate: Arc<dyn Service> = Arc::new(Gate::new(Deps {
             node: name.clone(),
             store: store.clone(),

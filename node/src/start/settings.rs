@@ -1,14 +1,19 @@
 //! From the configuration to the settings of each part, and from errors to exit codes.
 
 use crate::config::cluster::{Discovery, Strategy};
-use crate::config::{Config, storage};
+use crate::config::{Config, clients, realm, storage};
 use crate::exit::Exit;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use weald_cluster::replication;
 use weald_cluster::transport::{self, TlsFiles};
+use weald_router::broker::{history, retained};
+use weald_router::dealer::call;
+use weald_router::router;
 use weald_storage::{Durability, OnDamage, OpenError, Store, StoreConfig};
+use weald_transports::{Egress, EgressConfig};
 
 /// How to open the store.
 pub(super) fn store_config(config: &storage::Storage) -> StoreConfig {
@@ -121,6 +126,79 @@ pub(super) fn replication_config(
     }
 }
 
+/// How the router treats all clients.
+pub(super) fn router_settings(config: &Config) -> router::Settings {
+    let clients = &config.clients;
+    router::Settings {
+        handshake_timeout: clients.handshake_timeout,
+        // Clients that do not answer must not make the stop an unclean one.
+        goodbye_timeout: clients.goodbye_timeout.min(config.node.shutdown_timeout / 2),
+        limits: weald_wamp::Limits {
+            message_bytes: bytes(clients.message_size),
+            depth: clients.message_depth,
+            elements: clients.message_values,
+        },
+    }
+}
+
+/// How a realm behaves.
+pub(super) fn realm_settings(config: &realm::Realm) -> weald_router::realm::Settings {
+    let topic = |topic: &realm::HistoryTopic| history::Topic {
+        uri: topic.uri.as_str().into(),
+        policy: topic.policy,
+        events_max: config.history_events,
+        bytes_max: bytes(config.history_size),
+        age_max: some(config.history_age),
+    };
+    weald_router::realm::Settings {
+        uri_rules: config.uri_rules,
+        strict_request_ids: config.strict_request_ids,
+        history: config.history.iter().map(topic).collect(),
+        retention: retained::Bounds {
+            topics_max: config.retained_topics,
+            event_bytes_max: bytes(config.retained_event_size),
+            age_max: some(config.retained_age),
+        },
+        calls: call::Times {
+            default: some(config.call_timeout),
+            max: some(config.call_timeout_max),
+        },
+        session: config.session,
+    }
+}
+
+/// Bounds of what waits to be sent to clients.
+pub(super) fn egress(config: &clients::Clients) -> EgressConfig {
+    EgressConfig {
+        queue_bytes_max: bytes(config.queue_size),
+        stuck_max: config.queue_timeout,
+        budget_bytes: bytes(config.queues_size),
+        policy: config.slow,
+    }
+}
+
+/// What connections of clients have in common.
+pub(super) fn connections(
+    config: &clients::Clients,
+    egress: &Arc<Egress>,
+) -> weald_transports::Settings {
+    weald_transports::Settings {
+        message_bytes_max: bytes(config.message_size),
+        ping_interval: some(config.ping_interval),
+        ping_timeout: config.ping_timeout,
+        egress: Arc::clone(egress),
+    }
+}
+
+/// A duration of which 0 stands for none.
+fn some(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+fn bytes(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -157,5 +235,11 @@ mod tests {
     fn defaults_of_the_configuration_are_those_of_the_parts() {
         let config = replication_config(&Config::default(), "n", PathBuf::new(), Vec::new());
         assert_eq!(config.exchange, weald_exchange::Config::default());
+        let config = Config::default();
+        let settings = realm_settings(&config.realm);
+        assert_eq!(settings, weald_router::realm::Settings::default());
+        assert_eq!(egress(&config.clients), EgressConfig::default());
+        let router = router_settings(&config);
+        assert_eq!(router.limits, weald_wamp::Limits::default());
     }
 }

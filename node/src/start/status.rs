@@ -69,6 +69,10 @@ impl Sources {
         storage_problems(&stats, &mut problems);
         let state = self.phase.name();
         let cluster: Vec<String> = self.bound.addresses().iter().map(ToString::to_string).collect();
+        let mut listen = json!({ "cluster": cluster.first(), "socket": self.socket });
+        for (name, address) in self.wamp.addresses() {
+            listen[name] = address.into();
+        }
         json!({
             "node": self.node,
             "node_id": stats.node.to_string(),
@@ -80,12 +84,7 @@ impl Sources {
             "problems": problems,
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "data_dir": self.data_dir,
-            "listen": {
-                "cluster": cluster.first(),
-                "http": self.wamp.http.address().map(|address| address.to_string()),
-                "rawsocket": self.wamp.rawsocket.address().map(|address| address.to_string()),
-                "socket": self.socket,
-            },
+            "listen": listen,
             "clients": self.sessions.count(),
             "wamp_sessions": self.wamp.router.sessions_count(),
             "supervision": {

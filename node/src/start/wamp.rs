@@ -1,9 +1,11 @@
 //! What the router of WAMP clients is made of in a node.
 
+use super::settings;
+use super::shelf::Stored;
 use crate::config::Config;
+use crate::config::realm::Anonymous as From;
 use bytestring::ByteString;
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -12,79 +14,24 @@ use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Transport;
 use weald_peers::{ClusterWatch, Network, kind};
 use weald_router::auth::{Anonymous, Open};
-use weald_router::broker::retained::Shelf;
 use weald_router::clock::Clock;
 use weald_router::interest::{self, InterestHandle};
-use weald_router::listen::{Bound, Port};
+use weald_router::listen::{self, Bound, Port};
 use weald_router::relay::Relay;
-use weald_router::{Realm, Router, realm, router};
-use weald_storage::{
-    DeclareError, Key, Replicated, Scan, Space, TableKind, TableName, TableSpec, WriteOp,
-};
+use weald_router::{Realm, Router, realm};
+use weald_storage::{DeclareError, Replicated, Space};
 use weald_supervision::{ChildSpec, TasksHandle, TasksSpec};
 use weald_transports::{
-    Bind, Egress, EgressConfig, Endpoint, NoSite, OriginError, Origins, Protocols, Web,
+    Address, Bind, Egress, Endpoint, NoSite, OriginError, Origins, Places, Protocols, Tls,
+    TlsError, TlsFiles, Web,
 };
 
-/// The table of events that are kept for later subscribers; in memory on each node, and on all.
-const RETAINED: &str = "weald.retained";
 /// The realm of a node without any configuration.
 const REALM: &str = "realm1";
-/// Time that keeping an event may take.
-const KEEP_TIME: Duration = Duration::from_secs(5);
-
-/// Events kept in the store.
-struct Stored {
-    store: StoreHandle,
-    table: TableName,
-}
-
-impl Shelf for Stored {
-    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> BoxFuture<'static, ()> {
-        // A topic longer than a key can be: its events are not kept.
-        let Ok(key) = Key::new(&key) else { return futures::future::ready(()).boxed() };
-        let op = WriteOp::Put { table: self.table.clone(), key, value, context: None, ttl: None };
-        let writing = self.store.write(op, tokio::time::Instant::now() + KEEP_TIME);
-        async move {
-            if let Err(error) = writing.await {
-                tracing::warn!(event = "event_not_retained", %error, "an event could not be kept");
-            }
-        }
-        .boxed()
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let got = self.store.get(&self.table, &Key::new(key).ok()?).ok()?;
-        got.values.into_iter().next()
-    }
-
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
-        let mut scan = Scan { prefix: prefix.to_vec(), ..Scan::new(self.table.clone()) };
-        loop {
-            let page = match self.store.store().scan(&scan, self.store.wall_ms()) {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(event = "retained_unreadable", %error, "kept events could not be read");
-                    return;
-                }
-            };
-            for item in &page.items {
-                if let Some(value) = item.values.first() {
-                    visit(item.key.as_bytes(), value);
-                }
-            }
-            let Some(next) = page.next else { return };
-            scan.after = Some(next);
-        }
-    }
-}
-
-/// Tasks of clients at most; a port takes fewer connections than that.
+/// Tasks of clients at most; there are fewer places for connections than that.
 const SESSIONS_MAX: usize = 1 << 20;
-/// Silence of a client after which it is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30); // guess
-/// Time it has to answer.
-const PING_TIMEOUT: Duration = Duration::from_secs(20); // guess
+/// Time that sessions have to stop beyond what their clients have to answer GOODBYE.
+const STOP_TIME: Duration = Duration::from_secs(3);
 
 /// Why a node has no router.
 #[derive(Debug, Error)]
@@ -93,49 +40,62 @@ pub(super) enum NoRouter {
     #[error(transparent)]
     Table(#[from] DeclareError),
     /// The configuration names a web page that is none.
-    #[error("listeners.origins: {0}")]
+    #[error("listeners.origins")]
     Origin(#[from] OriginError),
+    /// Certificates of ports are of no use.
+    #[error("listeners.tls_certificate, tls_key or tls_client_ca")]
+    Tls(#[from] TlsError),
+}
+
+/// A port of the configuration.
+#[derive(Debug, Clone)]
+struct Door {
+    name: &'static str,
+    endpoint: Endpoint,
+    bound: Bound,
 }
 
 /// The router of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Wamp {
     pub(super) router: Arc<Router>,
-    pub(super) rawsocket: Bound,
-    pub(super) http: Bound,
     config: Config,
     sessions: TasksHandle,
     interest: InterestHandle,
     egress: Arc<Egress>,
-    origins: Origins,
+    doors: Vec<Door>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Wamp {
-    /// A router with the realms of the configuration. Writes the declaration of a table if it is new, so call it where
-    /// blocking is fine.
+    /// A router with the realms of the configuration. Reads certificates, and writes the declaration of a table if it is
+    /// new, so call it where blocking is fine.
     pub(super) fn new(
         config: &Config,
+        data_dir: &Path,
         store: &StoreHandle,
         transport: &Transport,
         cluster: ClusterWatch,
     ) -> Result<Self, NoRouter> {
-        let origins = Origins::new(&config.listeners.origins)?;
-        let table = TableName::parse(RETAINED).expect("it is a name of a table");
-        let spec = TableSpec { kind: TableKind::Memory, ..TableSpec::UNDECLARED };
-        store.store().declare_system_table(&table, spec)?;
+        let tls = tls(config)?.map(Arc::new);
+        let doors = doors(config, data_dir, tls.as_ref())?;
+        let shelf = Arc::new(Stored::new(store)?);
         let inner = store.store();
         let network: Arc<dyn Network> = Arc::new(transport.clone());
         let relay = Relay::new(inner.node_id(), Some(Arc::clone(&network)));
         let clock = Clock::new(tokio::time::Instant::now(), node::wall_ms);
-        let settings = router::Settings::default();
+        let settings = settings::router_settings(config);
         let realm = Realm::new(realm::Parts {
             name: ByteString::from_static(REALM),
-            settings: realm::Settings::default(),
+            settings: settings::realm_settings(&config.realm),
             limits: settings.limits,
-            authenticator: Arc::new(Anonymous::default()),
-            authorizer: Arc::new(Open),
+            authenticator: Arc::new(Anonymous { remote: config.realm.anonymous == From::Anywhere }),
+            authorizer: Arc::new(Open {
+                disclosure: config.realm.disclosure,
+                trustlevel: config.realm.trust_level,
+            }),
             relay: Arc::clone(&relay),
-            shelf: Arc::new(Stored { store: store.clone(), table }),
+            shelf,
             clock,
         });
         let router = Router::new(settings, [realm], Arc::clone(&relay), clock);
@@ -153,53 +113,106 @@ impl Wamp {
         transport.set_inbox(kind::ROUTING, relay);
         Ok(Self {
             router,
-            interest,
-            rawsocket: Bound::default(),
-            http: Bound::default(),
             config: config.clone(),
             sessions: TasksHandle::new("sessions"),
-            egress: Egress::new(EgressConfig::default()),
-            origins,
+            interest,
+            egress: Egress::new(settings::egress(&config.clients)),
+            doors,
+            tls,
         })
     }
 
     /// What routes, in the order of starting: what other nodes want, then the supervisor of sessions.
     pub(super) fn children(&self) -> Vec<ChildSpec> {
-        let sessions = TasksSpec { tasks_max: SESSIONS_MAX, ..TasksSpec::default() };
+        let shutdown = self.router.settings().goodbye_timeout + STOP_TIME;
+        let sessions = TasksSpec { tasks_max: SESSIONS_MAX, shutdown };
         vec![self.interest.child_spec(), ChildSpec::tasks("sessions", &self.sessions, sessions)]
     }
 
-    /// The ports.
+    /// The ports, and what keeps their certificates new.
     pub(super) fn listeners(&self) -> Vec<ChildSpec> {
-        let web =
-            Web { path: "/ws".to_owned(), origins: self.origins.clone(), site: Arc::new(NoSite) };
-        let listeners = &self.config.listeners;
-        [
-            ("http", listeners.http, Protocols::Web(web), &self.http),
-            ("rawsocket", listeners.rawsocket, Protocols::RawSocket, &self.rawsocket),
-        ]
-        .map(|(name, address, protocols, bound)| {
+        let port = |door: &Door| {
             Port {
-                name,
-                endpoint: Endpoint::new(Bind::Ip(address), protocols),
-                settings: weald_transports::Settings {
-                    message_bytes_max: self.router.limits().message_bytes,
-                    ping_interval: Some(PING_INTERVAL),
-                    ping_timeout: PING_TIMEOUT,
-                    egress: Arc::clone(&self.egress),
-                },
-                bound: bound.clone(),
+                name: door.name,
+                endpoint: door.endpoint.clone(),
+                settings: settings::connections(&self.config.clients, &self.egress),
+                bound: door.bound.clone(),
                 router: Arc::clone(&self.router),
                 sessions: self.sessions.clone(),
                 interest: self.interest.clone(),
             }
             .child_spec()
+        };
+        let certificates = self.tls.iter().map(|tls| listen::certificates(Arc::clone(tls)));
+        certificates.chain(self.doors.iter().map(port)).collect()
+    }
+
+    /// The ports that are open, by the names of their keys.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.doors.iter().filter_map(|door| {
+            let shown = match door.bound.address()? {
+                Address::Ip(address) => address.to_string(),
+                Address::Unix(path) => path?.to_string_lossy().into_owned(),
+            };
+            Some((door.name, shown))
         })
-        .into()
     }
 
     /// Ends all sessions in order, and takes no more.
     pub(super) fn drain(&self) {
         self.router.drain();
     }
+}
+
+/// The certificates of client ports, if one has TLS.
+fn tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    let listeners = &config.listeners;
+    if listeners.https.is_none() && listeners.rawsocket_tls.is_none() {
+        return Ok(None);
+    }
+    let pair = listeners.tls_certificate.clone().zip(listeners.tls_key.clone());
+    let files = pair.map(|(cert, key)| {
+        let client_ca = listeners.tls_client_ca.clone();
+        TlsFiles { cert, key, client_ca }
+    });
+    files.map(|files| Tls::load(files, listeners.tls_version_min)).transpose()
+}
+
+fn doors(
+    config: &Config,
+    data_dir: &Path,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Vec<Door>, OriginError> {
+    let (listeners, clients) = (&config.listeners, &config.clients);
+    let web = Web {
+        path: listeners.websocket_path.clone(),
+        origins: Origins::new(&listeners.origins)?,
+        site: Arc::new(NoSite),
+    };
+    let shared = Places::new(clients.connections_max);
+    let door = |name, bind, protocols, tls: Option<&Arc<Tls>>| {
+        let endpoint = Endpoint {
+            tls: tls.cloned(),
+            proxies: listeners.proxies.clone(),
+            connections_max: clients.port_connections_max,
+            shared: Some(shared.clone()),
+            handshakes_max: clients.handshakes_max,
+            handshake_timeout: clients.handshake_timeout,
+            ..Endpoint::new(bind, protocols)
+        };
+        Door { name, endpoint, bound: Bound::default() }
+    };
+    let web_or_raw = |name: &str| {
+        let is_web = name.starts_with("http");
+        if is_web { Protocols::Web(web.clone()) } else { Protocols::RawSocket }
+    };
+    let tcp = listeners.ports().into_iter().filter_map(|(name, address)| {
+        // Without certificates, where the configuration asks for them, nothing may listen.
+        let tls = if listeners.is_tls(name) { Some(tls?) } else { None };
+        Some(door(name, Bind::Ip(address?), web_or_raw(name), tls))
+    });
+    let unix = listeners
+        .unix_in(data_dir)
+        .map(|path| door("unix", Bind::Unix(path), Protocols::Both(web.clone()), None));
+    Ok(tcp.chain(unix).collect())
 }

@@ -1,6 +1,7 @@
 //! Who calls, and how far they are trusted.
 
 use crate::net::{Net, none};
+use crate::nodes::TRUST_LEVEL;
 use crate::run::{Over, Run};
 use serde_json::json;
 use weald_tests::wamp::{ABSENT, matches};
@@ -8,7 +9,7 @@ use weald_tests::wamp::{ABSENT, matches};
 pub(crate) fn add(run: &mut Run) {
     run.case(Over::Everything, caller_is_disclosed_when_it_asks);
     run.case(Over::Everything, caller_is_disclosed_when_the_callee_asks);
-    run.case(Over::Everything, trustlevels_are_numbers_where_they_are);
+    run.case(Over::Everything, trustlevels_are_what_the_realm_says);
 }
 
 fn caller_is_disclosed_when_it_asks(net: &mut Net) {
@@ -49,7 +50,7 @@ fn caller_is_disclosed_when_the_callee_asks(net: &mut Net) {
     caller.result(request, &json!([]));
 }
 
-fn trustlevels_are_numbers_where_they_are(net: &mut Net) {
+fn trustlevels_are_what_the_realm_says(net: &mut Net) {
     let (mut caller, mut callee) = net.pair();
     let (procedure, topic) = (net.uri("procedure"), net.uri("topic"));
     let registration = callee.register(&procedure, &none());
@@ -61,8 +62,7 @@ fn trustlevels_are_numbers_where_they_are(net: &mut Net) {
     let request = caller.call(&procedure, &json!({ "trustlevel": 9 }), &json!([]));
     let call = callee.invoked(registration);
     for details in [&event, &call.details] {
-        let level = &details["trustlevel"];
-        assert!(level.is_null() || level.is_u64() && *level != 9, "{details}");
+        assert_eq!(details["trustlevel"], TRUST_LEVEL, "{details}");
     }
     callee.yields(call.request, &none(), &json!([]));
     caller.result(request, &json!([]));

@@ -9,6 +9,11 @@ use weald_tests::wamp::At;
 /// The environment variable that names another router: RawSocket, WebSocket.
 const AT: &str = "WEALD_WAMP_AT";
 
+/// The end of the topics whose events the nodes of the matrix keep: `com.<run>.kept`.
+pub(crate) const KEPT: &str = "kept";
+/// What clients of the nodes of the matrix are trusted.
+pub(crate) const TRUST_LEVEL: u64 = 4;
+
 /// Where the listeners of a running node are.
 pub(crate) fn doors(cluster: &Cluster, node: usize) -> Doors {
     let status = cluster.block(cluster.client(node).status());
@@ -18,6 +23,16 @@ pub(crate) fn doors(cluster: &Cluster, node: usize) -> Doors {
         At::Tcp(address.unwrap_or_else(|| panic!("no {name} in {}", status["listen"])))
     };
     Doors { raw: at("rawsocket"), web: at("http") }
+}
+
+/// Nodes on which everything that can be announced is on.
+fn all_on(nodes: usize) -> Options {
+    let history = format!("[\"wildcard:com..{KEPT}\"]");
+    Options::new(Wire::Direct, nodes)
+        .with("realm.history", &history)
+        .with("realm.trust_level", &TRUST_LEVEL.to_string())
+        // Less to send until a client that does not read is cut off.
+        .with("clients.queue_size", "\"4MiB\"")
 }
 
 /// Starts a cluster, and tells where its listeners are.
@@ -59,7 +74,7 @@ impl Nodes {
         }
         let (cell, name) = if nodes == 1 { (&self.one, "wamp1") } else { (&self.two, "wamp2") };
         let started = cell.get_or_init(|| {
-            let (cluster, doors) = start(name, Options::new(Wire::Direct, nodes));
+            let (cluster, doors) = start(name, all_on(nodes));
             let sides = [doors[0].clone(), doors[nodes - 1].clone()];
             (Mutex::new(Some(cluster)), sides)
         });

@@ -150,4 +150,10 @@ pub trait Authorizer: Send + Sync + 'static {
         uri: &str,
         policy: MatchPolicy,
     ) -> Decision;
+
+    /// Whether a decision may name a trust level. Clients are told of trust levels only then.
+    fn gives_trustlevels(&self) -> bool;
+
+    /// Whether a decision may let callers and publishers be disclosed. Clients are told that they may be only then.
+    fn discloses(&self) -> bool;
 }

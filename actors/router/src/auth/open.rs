@@ -48,11 +48,30 @@ impl Authenticator for Anonymous {
 }
 
 /// Allows everything.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
+#[derive(Debug, Clone, Copy)]
+pub struct Open {
+    /// Who learns who calls and publishes.
+    pub disclosure: Disclosure,
+    /// How far clients are trusted, if that is said at all.
+    pub trustlevel: Option<u64>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { disclosure: Disclosure::OnRequest, trustlevel: None }
+    }
+}
 
 impl Authorizer for Open {
     fn decide(&self, _: &Principal, _: Action, _: &str, _: MatchPolicy) -> Decision {
-        Decision::Allow { disclosure: Disclosure::OnRequest, trustlevel: None }
+        Decision::Allow { disclosure: self.disclosure, trustlevel: self.trustlevel }
+    }
+
+    fn gives_trustlevels(&self) -> bool {
+        self.trustlevel.is_some()
+    }
+
+    fn discloses(&self) -> bool {
+        self.disclosure != Disclosure::Never
     }
 }

@@ -37,6 +37,15 @@ pub(crate) struct Publication {
 }
 
 impl Publication {
+    /// The same, in memory of its own: what is kept must not keep what came with it from the same socket.
+    pub(crate) fn in_memory_of_its_own(&self) -> Self {
+        let raw = Bytes::copy_from_slice(self.payload.raw());
+        let payload =
+            Payload::from_raw_trusted(self.payload.serializer(), self.payload.parts(), raw);
+        let topic = ByteString::from(&*self.topic);
+        Self { topic, payload, ..self.clone() }
+    }
+
     /// Whether a session is among the receivers.
     pub(crate) fn is_for(&self, session: &Handle) -> bool {
         if self.without == Some(session.id()) {

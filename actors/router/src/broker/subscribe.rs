@@ -55,13 +55,20 @@ fn begin(
     }
     realm.decide(session, Action::Subscribe, topic, policy)?;
     let now_ms = realm.wall_ms();
+    let subscriptions_max = realm.settings().session.subscriptions;
     let (subscribed, _) = realm.change(work, |tables, work, effects| {
-        let subscribed = tables.subscribe(session, topic, policy, now_ms, effects)?;
+        if tables.owned(session.id()).0 >= subscriptions_max {
+            let message = format!("a session has at most {subscriptions_max} subscriptions");
+            return Err(Refusal::new(error::LIMIT_EXCEEDED, message));
+        }
+        let subscribed = tables
+            .subscribe(session, topic, policy, now_ms, effects)
+            .map_err(|error: PatternTooLong| Refusal::new(error::INVALID_URI, error.to_string()))?;
         let message = Message::Subscribed(Subscribed { request, subscription: subscribed.id });
         session.send(&message, &mut work.flushes);
         Ok(subscribed.id)
     });
-    subscribed.map_err(|error: PatternTooLong| Refusal::new(error::INVALID_URI, error.to_string()))
+    subscribed
 }
 
 /// Sends the newest kept event of each topic that matches, as far as the session would have received it.

@@ -1,6 +1,7 @@
 //! CALL: a session of this node calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weald_wamp::message::{Call as Asked, CallOptions, CancelMode, MatchPolicy, RequestType};
 use weald_wamp::roles::Features;
@@ -17,6 +18,25 @@ use crate::registry::Choice;
 use crate::relay::{CallKey, NotSent};
 use crate::session::handle::Handle;
 use crate::session::{Violation, Work};
+
+/// Time limits that the router gives calls. A callee that keeps to the limits by itself gets them with the invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// For calls that ask for none; none: they may take for ever.
+    pub default: Option<Duration>,
+    /// The longest a call may ask for, and those that ask for none get; none: any. The router keeps to it, whatever the
+    /// callee keeps to.
+    pub max: Option<Duration>,
+}
+
+impl Times {
+    /// The limit of a call that asks for this one, milliseconds.
+    fn limit_ms(self, asked_ms: Option<u64>) -> Option<u64> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let wanted_ms = asked_ms.filter(|asked_ms| *asked_ms > 0).or_else(|| self.default.map(ms));
+        [wanted_ms, self.max.map(ms)].into_iter().flatten().min()
+    }
+}
 
 /// Takes a CALL with an id of its own.
 pub(crate) fn call(
@@ -106,6 +126,11 @@ fn begin(
     asked: Asked,
 ) -> Result<(), Refusal> {
     let Asked { request: request_id, options, procedure, payload } = asked;
+    let calls_max = realm.settings().session.calls;
+    if session.calls().count() >= calls_max {
+        let message = format!("a session has at most {calls_max} calls in flight");
+        return Err(Refusal::new(error::LIMIT_EXCEEDED, message));
+    }
     if uri::check(&procedure, realm.uri_rules(), MatchPolicy::Exact).is_err() {
         let message = format!("{procedure:?} is no procedure");
         return Err(Refusal::new(error::INVALID_URI, message));
@@ -124,7 +149,7 @@ fn begin(
         return meta::call(realm, work, session, request_id, &procedure, &payload);
     }
     let identity = disclose(session);
-    let timeout_ms = options.timeout_ms.filter(|timeout_ms| *timeout_ms > 0);
+    let timeout_ms = realm.settings().calls.limit_ms(options.timeout_ms);
     let request = Arc::new(Request {
         procedure,
         caller: is_disclosed.then(|| identity.clone()),
@@ -179,7 +204,7 @@ pub(crate) fn route(
                 let caller = Caller::Local { session: session.clone(), request: request_id };
                 match invoke(who, target, caller, &request, realm.limits(), &mut work.flushes) {
                     Ok(invoked) => {
-                        taken(session, request_id, who, target, invoked);
+                        taken(realm, session, request_id, who, target, invoked);
                         return Ok(());
                     }
                     Err(NotInvoked::Gone) => retry = retry.without(Tried::Session(who.id())),
@@ -211,13 +236,20 @@ pub(crate) fn route(
     }
 }
 
-fn taken(session: &Handle, request: RequestId, callee: &Handle, target: Target, invoked: Invoked) {
+fn taken(
+    realm: &Realm,
+    session: &Handle,
+    request: RequestId,
+    callee: &Handle,
+    target: Target,
+    invoked: Invoked,
+) {
     let mut calls = session.calls();
     let by = Callee::Local { session: callee.clone(), invocation: invoked.invocation };
     // False: the answer was faster.
     calls.assign(request, by, invoked.can_interrupt);
     let features = callee.roles().callee.unwrap_or_default();
-    if super::invoke::keeps_time(features, target) {
+    if super::invoke::keeps_time(features, target) && realm.settings().calls.max.is_none() {
         calls.unlimit(request);
     }
 }
@@ -249,6 +281,31 @@ pub(crate) fn verdict(
         Decision::Failed => {
             let message = format!("whether to allow {} {uri} could not be decided", action.name());
             Err(Refusal::new(error::AUTHORIZATION_FAILED, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limit_of_a_call_is_what_it_asks_for_or_the_default_up_to_the_longest() {
+        let seconds = |limit: Option<u64>| limit.map(Duration::from_secs);
+        for (default, max, asked_ms, expected_ms) in [
+            (None, None, None, None),
+            (None, None, Some(0), None),
+            (None, None, Some(1_500), Some(1_500)),
+            (Some(2), None, None, Some(2_000)),
+            (Some(2), None, Some(0), Some(2_000)),
+            (Some(2), None, Some(9_000), Some(9_000)),
+            (None, Some(3), None, Some(3_000)),
+            (None, Some(3), Some(9_000), Some(3_000)),
+            (Some(2), Some(3), Some(1), Some(1)),
+            (Some(5), Some(3), None, Some(3_000)),
+        ] {
+            let times = Times { default: seconds(default), max: seconds(max) };
+            assert_eq!(times.limit_ms(asked_ms), expected_ms, "{times:?} {asked_ms:?}");
         }
     }
 }

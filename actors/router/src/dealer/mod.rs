@@ -17,7 +17,7 @@ use crate::relay::CallKey;
 use crate::session::handle::Handle;
 
 pub(crate) mod answer;
-pub(crate) mod call;
+pub mod call;
 pub mod calls;
 pub(crate) mod cancel;
 pub mod invocations;

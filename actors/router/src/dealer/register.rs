@@ -68,21 +68,18 @@ fn begin(
         force: options.force_reregister,
         now_ms: realm.wall_ms(),
     };
+    let registrations_max = realm.settings().session.registrations;
     let (registered, readers) = realm.change(work, |tables, work, effects| {
-        let registered = tables.register(session, &wanted, effects)?;
+        if tables.owned(session.id()).1 >= registrations_max {
+            let message = format!("a session has at most {registrations_max} registrations");
+            return Err(Refusal::new(error::LIMIT_EXCEEDED, message));
+        }
+        let registered = tables.register(session, &wanted, effects).map_err(refused)?;
         let message = Message::Registered(Registered { request, registration: registered.id });
         session.send(&message, &mut work.flushes);
         Ok(registered)
     });
-    let registered = registered.map_err(|why: RegisterError| {
-        let error = match why {
-            RegisterError::PatternTooLong(_) => error::INVALID_URI,
-            RegisterError::AlreadyExists | RegisterError::PolicyConflict(_) => {
-                error::PROCEDURE_ALREADY_EXISTS
-            }
-        };
-        Refusal::new(error, why.to_string())
-    })?;
+    let registered = registered?;
     if !registered.revoked.is_empty() {
         told_revoked(realm, registered.id, &registered.revoked, Some(REPLACED), readers);
     }
@@ -90,6 +87,16 @@ fn begin(
         realm.relay().revoke(node, realm.name(), policy, &procedure, REPLACED);
     }
     Ok(())
+}
+
+fn refused(why: RegisterError) -> Refusal {
+    let error = match why {
+        RegisterError::PatternTooLong(_) => error::INVALID_URI,
+        RegisterError::AlreadyExists | RegisterError::PolicyConflict(_) => {
+            error::PROCEDURE_ALREADY_EXISTS
+        }
+    };
+    Refusal::new(error, why.to_string())
 }
 
 /// Takes an UNREGISTER, and waits until nobody makes invocations of it any more. Those in flight go on.

@@ -42,7 +42,7 @@ pub(crate) fn call(
     arguments: &Arguments,
 ) -> Result<Returned, Refusal> {
     let id = arguments.need_id(0, "subscription")?;
-    let kept = SubscriptionId::new(id).and_then(|id| realm.history().of(id));
+    let kept = SubscriptionId::new(id).and_then(|id| realm.history().of(id, realm.now_ms()));
     let Some((topic, events)) = kept else {
         let message = format!("no events are kept for subscription {id}");
         return Err(Refusal::new(error::NO_SUCH_SUBSCRIPTION, message));

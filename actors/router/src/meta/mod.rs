@@ -78,7 +78,8 @@ fn dispatch(
     let (group, name) = name.split_once('.').unwrap_or((name, ""));
     let found = match group {
         "session" if matches!(name, "add_testament" | "flush_testaments") => Some(
-            testament::call(session, name, arguments).map(|returned| Outcome::Done(Ok(returned))),
+            testament::call(realm, session, name, arguments)
+                .map(|returned| Outcome::Done(Ok(returned))),
         ),
         "session" => session::call(session, name, arguments),
         "subscription" if name == "get_events" => Some(

@@ -8,11 +8,13 @@ use super::Returned;
 use super::arguments::Arguments;
 use crate::dealer::Refusal;
 use crate::error;
+use crate::realm::Realm;
 use crate::session::handle::Handle;
-use crate::session::testament::{TESTAMENTS_MAX, Testament, When};
+use crate::session::testament::{Testament, When};
 
 /// Calls one of the two.
 pub(crate) fn call(
+    realm: &Realm,
     session: &Handle,
     name: &str,
     arguments: &Arguments,
@@ -23,7 +25,7 @@ pub(crate) fn call(
         return Ok(Returned::default());
     }
     let topic = arguments.need_text(0, "topic")?;
-    if uri::check(&topic, uri::Strictness::Loose, MatchPolicy::Exact).is_err()
+    if uri::check(&topic, realm.uri_rules(), MatchPolicy::Exact).is_err()
         || uri::is_reserved(&topic)
     {
         return Err(Refusal::new(error::INVALID_URI, format!("{topic:?} is no topic")));
@@ -35,9 +37,10 @@ pub(crate) fn call(
     // Any serializer will do: what reads it may read another.
     let payload = Payload::from_values(Serializer::MsgPack, &args, &kwargs)
         .map_err(|error| Refusal::new(error::INVALID_ARGUMENT, error.to_string()))?;
-    if !session.testaments().add(when, Testament { topic, options, payload }) {
-        let message = format!("a session has at most {TESTAMENTS_MAX} testaments");
-        return Err(Refusal::new(error::INVALID_ARGUMENT, message));
+    let max = realm.settings().session.testaments;
+    if !session.testaments().add(when, Testament { topic, options, payload }, max) {
+        let message = format!("a session has at most {max} testaments");
+        return Err(Refusal::new(error::LIMIT_EXCEEDED, message));
     }
     Ok(Returned::default())
 }

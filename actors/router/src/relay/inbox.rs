@@ -158,6 +158,7 @@ impl Relay {
                 }
             }
             Message::Taken { key, keeps_time, .. } => {
+                let keeps_time = keeps_time && realm.settings().calls.max.is_none();
                 if let Some(session) = realm.session(key.session).filter(|_| keeps_time) {
                     session.calls().unlimit(key.request);
                 }

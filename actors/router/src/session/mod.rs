@@ -11,7 +11,7 @@ pub mod handle;
 pub(crate) mod reply;
 mod run;
 pub mod testament;
-mod welcome;
+pub(crate) mod welcome;
 
 pub use handle::{Ending, Handle};
 pub use run::serve;

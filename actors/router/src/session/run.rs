@@ -19,8 +19,6 @@ use crate::error;
 use crate::realm::Realm;
 use crate::router::Router;
 
-/// Time a client has to answer a GOODBYE before its connection is cut.
-const GOODBYE_TIME: Duration = Duration::from_secs(5); // Bondy
 /// Time that what is queued has to leave before a connection is cut.
 const FLUSH_TIME: Duration = Duration::from_secs(2); // guess
 
@@ -261,7 +259,7 @@ impl Task {
                 });
                 self.deadline = None;
                 self.core.welcomed(realm.settings().strict_request_ids);
-                self.say(&welcome::welcome(id, realm.name(), session.principal()));
+                self.say(&welcome::welcome(id, &realm, session.principal()));
                 realm.join(&session, &mut self.work);
                 self.joined = Some(Joined { realm, session });
                 Next::On
@@ -313,7 +311,7 @@ impl Task {
         let Some(ending) = joined.session.ending() else { return Next::Close };
         self.say(&reply::goodbye(&ending));
         self.core.leaving();
-        self.deadline = Some(Instant::now() + GOODBYE_TIME);
+        self.deadline = Some(Instant::now() + self.router.settings().goodbye_timeout);
         drop(joined);
         Next::On
     }

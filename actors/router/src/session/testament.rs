@@ -4,9 +4,6 @@ use bytestring::ByteString;
 use weald_wamp::Payload;
 use weald_wamp::message::PublishOptions;
 
-/// Most testaments of one session. // guess: as many as anybody has named so far, times ten
-pub const TESTAMENTS_MAX: usize = 100;
-
 /// When a testament is published. A router without session resumption does both at the session's end, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -35,9 +32,9 @@ pub struct Testaments {
 }
 
 impl Testaments {
-    /// Adds one, to be published after those there are. False when there are too many.
-    pub fn add(&mut self, when: When, testament: Testament) -> bool {
-        if self.detached.len() + self.destroyed.len() >= TESTAMENTS_MAX {
+    /// Adds one, to be published after those there are. False when there are `max` already.
+    pub fn add(&mut self, when: When, testament: Testament, max: usize) -> bool {
+        if self.detached.len() + self.destroyed.len() >= max {
             return false;
         }
         self.of(when).push(testament);

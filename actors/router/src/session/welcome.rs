@@ -2,36 +2,30 @@
 
 use std::net::IpAddr;
 
-use bytestring::ByteString;
 use weald_transports::{Address, ConnectionInfo};
 use weald_wamp::message::Welcome;
 use weald_wamp::roles::{Features, Roles};
 use weald_wamp::{Dict, Message, SessionId};
 
-use crate::auth::Principal;
+use crate::auth::{Authorizer, Principal};
+use crate::realm::{Realm, Settings};
 
 /// What the router calls itself.
 const AGENT: &str = concat!("Weald/", env!("CARGO_PKG_VERSION"));
 
-/// What the broker can do. Nothing is named that does not work.
-pub(crate) const BROKER: Features = Features::PUBLISHER_IDENTIFICATION
-    .with(Features::PUBLISHER_EXCLUSION)
+/// What the broker can do, however the realm is configured; [`roles`] adds what it depends on that.
+const BROKER: Features = Features::PUBLISHER_EXCLUSION
     .with(Features::SUBSCRIBER_BLACKWHITE_LISTING)
     .with(Features::PATTERN_BASED_SUBSCRIPTION)
     .with(Features::SUBSCRIPTION_META_API)
     .with(Features::SUBSCRIPTION_REVOCATION)
     .with(Features::SESSION_META_API)
-    .with(Features::PUBLICATION_TRUSTLEVELS)
-    .with(Features::EVENT_RETENTION)
-    .with(Features::EVENT_HISTORY)
     .with(Features::PAYLOAD_PASSTHRU_MODE);
 
-/// What the dealer can do.
-pub(crate) const DEALER: Features = Features::CALLER_IDENTIFICATION
-    .with(Features::CALL_CANCELING)
+/// What the dealer can do, however the realm is configured.
+const DEALER: Features = Features::CALL_CANCELING
     .with(Features::CALL_TIMEOUT)
     .with(Features::CALL_REROUTE)
-    .with(Features::CALL_TRUSTLEVELS)
     .with(Features::PROGRESSIVE_CALL_RESULTS)
     .with(Features::PROGRESSIVE_CALL_INVOCATIONS)
     .with(Features::PATTERN_BASED_REGISTRATION)
@@ -41,6 +35,26 @@ pub(crate) const DEALER: Features = Features::CALLER_IDENTIFICATION
     .with(Features::SESSION_META_API)
     .with(Features::TESTAMENT_META_API)
     .with(Features::PAYLOAD_PASSTHRU_MODE);
+
+/// What a realm can do as it is configured. Nothing is named that does not work, or is switched off.
+pub(crate) fn roles(settings: &Settings, authorizer: &dyn Authorizer) -> Roles {
+    let (mut broker, mut dealer) = (BROKER, DEALER);
+    if authorizer.discloses() {
+        broker = broker.with(Features::PUBLISHER_IDENTIFICATION);
+        dealer = dealer.with(Features::CALLER_IDENTIFICATION);
+    }
+    if authorizer.gives_trustlevels() {
+        broker = broker.with(Features::PUBLICATION_TRUSTLEVELS);
+        dealer = dealer.with(Features::CALL_TRUSTLEVELS);
+    }
+    if settings.retention.topics_max > 0 {
+        broker = broker.with(Features::EVENT_RETENTION);
+    }
+    if !settings.history.is_empty() {
+        broker = broker.with(Features::EVENT_HISTORY);
+    }
+    Roles { broker: Some(broker), dealer: Some(dealer), ..Roles::default() }
+}
 
 /// How a session is connected, for others to see.
 pub(crate) fn transport(info: &ConnectionInfo) -> Dict {
@@ -64,10 +78,10 @@ pub(crate) fn address(info: &ConnectionInfo) -> Option<IpAddr> {
 }
 
 /// WELCOME.
-pub(crate) fn welcome(session: SessionId, realm: &ByteString, principal: &Principal) -> Message {
-    let roles = Roles { broker: Some(BROKER), dealer: Some(DEALER), ..Roles::default() };
+pub(crate) fn welcome(session: SessionId, realm: &Realm, principal: &Principal) -> Message {
+    let roles = realm.roles();
     let mut details = Dict::new()
-        .with("realm", realm.clone())
+        .with("realm", realm.name().clone())
         .with("authid", principal.authid.clone())
         .with("authrole", principal.authrole.clone())
         .with("authmethod", principal.authmethod.clone())
