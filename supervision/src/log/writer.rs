@@ -1,7 +1,8 @@
 //! The writer thread of the log: numbers the records, writes, syncs, rotates.
 //!
 //! Guarantees: a record that follows a torn one starts on a line of its own; a disk that refuses
-//! costs records (counted), never the thread. Refuses: to hold more than one batch in memory.
+//! costs records (counted), never the thread; the room for the next records is reserved ahead, so
+//! that a full disk can still be told of. Refuses: to hold more than one batch in memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,6 +12,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Instant;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use super::read::{segment_name, segment_records, segments};
 use super::{LogConfig, LogError, Shared, line, unix_ms};
 use crate::record::{Event, Record};
@@ -19,6 +22,8 @@ use crate::record::{Event, Record};
 const BATCH_BYTES: usize = 64 * 1024;
 /// Smallest segment: a few records.
 const SEGMENT_BYTES_MIN: u64 = 4096;
+/// Room kept behind the last record of the current segment: about a thousand records.
+const RESERVE_BYTES: u64 = 256 * 1024;
 
 /// Work for the writer.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct Writer {
     /// `None` after the disk refused to give one; tried again with the next batch.
     segment: Option<File>,
     segment_len: u64,
+    /// End of the room that is reserved in the segment; at or behind its length.
+    reserved_to: u64,
     /// Bytes of the segment's last line may be missing: end it before the next one.
     torn_tail: bool,
     last_seq: u64,
@@ -60,6 +67,7 @@ impl Writer {
             shared,
             segment: None,
             segment_len: 0,
+            reserved_to: 0,
             torn_tail: false,
             last_seq: found.last().map_or(0, |(first, _)| first.saturating_sub(1)),
             batch: Vec::new(),
@@ -182,6 +190,7 @@ impl Writer {
                 self.torn_tail = false;
                 self.refusing = false;
                 self.segment_len += batch.len() as u64;
+                self.reserve();
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 self.shared.last_seq.send_replace(self.last_seq);
             }
@@ -203,6 +212,21 @@ impl Writer {
             && let Err(error) = segment.sync_data()
         {
             tracing::warn!(target: "supervision", event = "log_sync_failed", %error, "supervision log not synced");
+        }
+    }
+
+    /// Keeps room for what comes next, so that a disk that others fill can be told of. Where the
+    /// disk or the file system gives none, records are written as long as they can be.
+    fn reserve(&mut self) {
+        let limit = self.config.segment_bytes.max(SEGMENT_BYTES_MIN);
+        let wanted = (self.segment_len + RESERVE_BYTES).min(limit);
+        let Some(segment) = self.segment.as_ref() else { return };
+        if self.reserved_to >= limit || self.reserved_to > self.segment_len + RESERVE_BYTES / 2 {
+            return;
+        }
+        let (at, bytes) = (self.segment_len, wanted.saturating_sub(self.segment_len));
+        if bytes > 0 && fallocate(segment, FallocateFlags::KEEP_SIZE, at, bytes).is_ok() {
+            self.reserved_to = wanted;
         }
     }
 
@@ -242,6 +266,8 @@ impl Writer {
             self.torn_tail = last != *b"\n";
         }
         self.segment = Some(file);
+        self.reserved_to = self.segment_len;
+        self.reserve();
         Ok(())
     }
 

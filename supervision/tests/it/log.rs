@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -227,6 +228,32 @@ fn refused_records_are_counted_and_told_of() {
     assert_eq!(told, log.dropped());
     assert_eq!(written + told, 200_001, "every record is there or told of");
     assert!(spent < Duration::from_secs(20));
+}
+
+/// Bytes that a segment holds on disk beyond its length.
+fn reserved(path: &Path) -> u64 {
+    let meta = fs::metadata(path).unwrap();
+    (meta.blocks() * 512).saturating_sub(meta.len())
+}
+
+#[test]
+fn current_segment_has_room_ahead_and_older_ones_keep_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_bytes: 1 << 20, ..SMALL };
+    let log = SupervisionLog::open(dir.path(), config).unwrap();
+    let mut n = 0;
+    while segments(dir.path()).len() < 2 {
+        (n..n + 100).for_each(|i| log.append(note(i)));
+        log.flush();
+        n += 100;
+        let last = segments(dir.path()).pop().unwrap();
+        let room = (1u64 << 20).saturating_sub(fs::metadata(&last).unwrap().len());
+        // Half of 256 KiB at least, or what is left of the segment; a page is rounding.
+        assert!(reserved(&last) + 4096 >= room.min(128 << 10), "after {n} records");
+    }
+    let first = segments(dir.path()).swap_remove(0);
+    // The room ends where the segment ends: what is left is less than a line, and rounding.
+    assert!(reserved(&first) <= 8192, "{} bytes are kept", reserved(&first));
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn full_disk(_run: &Run) -> Found {
     };
     let (mut written, mut alarm) = (0, None);
     // The disk holds a few hundred of them; how soon it is full depends on how much is written again meanwhile.
-    for n in 0..6000 {
+    for n in 0..2000 {
         cluster.put(n % 2, SET, &format!("s4/{n}"), &value);
         written += 1;
         if alarm.is_none() && n % 10 == 9 && is_full(&cluster) {

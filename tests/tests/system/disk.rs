@@ -85,6 +85,10 @@ fn full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
         stored.len()
     );
     assert_eq!(restarts, 0, "an actor restarted over a full disk");
+    // The log lies on the disk that was full, and tells of it nevertheless.
+    for told in ["storage_full", "storage_recovered"] {
+        assert!(events.iter().any(|event| event == told), "no {told} in {events:?}");
+    }
     node.stop();
     // What was stored is there after a restart, too.
     let node = site.start();
