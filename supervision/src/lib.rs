@@ -48,6 +48,7 @@ pub mod core;
 mod error;
 mod spec;
 
+mod limit;
 mod log;
 mod record;
 
@@ -69,6 +70,7 @@ pub use address::{Address, CallError, MAILBOX_LEN_MAX, Undelivered};
 pub use child::ChildSpec;
 pub use dynamic::{DynamicHandle, DynamicSpec};
 pub use error::{StartError, TerminateError};
+pub use limit::LogLimit;
 pub use log::{Follow, LogConfig, LogError, ReadStats, SupervisionLog};
 pub use record::{Event, Filter, Record, TEXT_BYTES_MAX, UnknownEvent};
 pub use root::{Root, RootExit, ShutdownReport};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use weald_peers::{Channel, ClusterWatch, Inbox, Meter, Network, PeerEvent};
 use weald_proto::Frame;
 use weald_storage::{Actor, NodeId, ReadError, Space};
-use weald_supervision::{Address, ChildSpec, Shutdown};
+use weald_supervision::{Address, ChildSpec, LogLimit, Shutdown};
 
 use crate::actor::{BroadcastActor, Msg};
 use crate::config::Config;
@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) address: Address<Msg>,
     pub(crate) totals: Totals,
     pub(crate) generations: AtomicU64,
+    /// Of lines that come with every event of a node whose disk is full.
+    pub(crate) logs: LogLimit,
     meter: Arc<Meter>,
     started: Instant,
 }
@@ -176,6 +178,7 @@ impl BroadcastHandle {
             address: Address::with_capacity("cluster/broadcast", 2 * WAITING_FRAMES_MAX),
             totals: Totals::default(),
             generations: AtomicU64::new(0),
+            logs: LogLimit::new(),
             meter: Meter::new(WAITING_BYTES_MAX),
             started: Instant::now(),
         };

@@ -175,9 +175,11 @@ fn outcome_of(
         Totals::add(&shared.totals.merge_failures, failed);
         shared.behind.behind(from);
         let first = results.iter().find_map(|result| result.as_ref().err());
-        tracing::warn!(
-            event = "broadcast_merge_failed", peer = %from, failed, first = ?first, "events were not merged"
-        );
+        if let Some(suppressed) = shared.logs.admit() {
+            tracing::warn!(
+                event = "broadcast_merge_failed", peer = %from, failed, first = ?first, suppressed, "events were not merged"
+            );
+        }
     }
     let (mut fresh, mut duplicate) = (Vec::new(), Vec::new());
     for (event, result) in events.into_iter().zip(results) {

@@ -1,7 +1,6 @@
 //! The actor that owns the listening sockets.
 
 use super::handshake::{self, Admitted, Greeted, Rejected, greet};
-use super::limit::LogLimit;
 use super::peers::{Accepted, Shared};
 use crate::service::{Credentials, Service};
 use crate::session::{Session, Sessions};
@@ -17,7 +16,7 @@ use weald_link::filter::Side;
 use weald_link::hello::DialError;
 use weald_link::{Close, Connection, Halves, IDLE_TIMEOUT_MIN, Limits, Outbound, Receive, Setup};
 use weald_proto::hello::Refused;
-use weald_supervision::{Address, ChildSpec, DynamicHandle, Restart};
+use weald_supervision::{Address, ChildSpec, DynamicHandle, LogLimit, Restart};
 
 /// First and longest pause after `accept` has failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));

@@ -16,7 +16,6 @@
 //! What it refuses: other nodes without mutual TLS, and plain text of clients beyond loopback unless told.
 
 mod handshake;
-mod limit;
 mod listener;
 mod peers;
 mod tls;

@@ -32,7 +32,6 @@ pub use stats::{ChannelStats, PeerStats};
 pub(super) use accept::{Accepted, greet};
 pub(super) use keeper::keep;
 
-use super::limit::LogLimit;
 use super::tls::Tls;
 use super::{Config, hex};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -52,7 +51,7 @@ use weald_proto::hello::Refused;
 use weald_proto::hello::node::NodeHello;
 use weald_proto::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
 use weald_storage::NodeId;
-use weald_supervision::DynamicHandle;
+use weald_supervision::{DynamicHandle, LogLimit};
 
 /// Says which nodes may connect.
 pub trait Admission: Send + Sync + 'static {

@@ -1,4 +1,4 @@
-//! A limit for log lines that strangers can cause.
+//! A limit for log lines that come as often as others wish: strangers, a full disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,22 +8,30 @@ const BURST: u64 = 20;
 /// Time after which one more may come.
 const REFILL: Duration = Duration::from_millis(200);
 
-/// A token bucket over time.
+/// A token bucket over time: 20 lines at once, then five a second; what is left out is counted.
 #[derive(Debug)]
-pub(super) struct LogLimit {
+pub struct LogLimit {
     start: Instant,
     /// When the bucket was last full, in refills since the start, counted up by every line.
     spent: AtomicU64,
     suppressed: AtomicU64,
 }
 
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl LogLimit {
-    pub(super) fn new() -> Self {
+    /// A full bucket.
+    #[must_use]
+    pub fn new() -> Self {
         Self { start: Instant::now(), spent: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
     /// Whether a line may be written; then with the number of lines left out before it.
-    pub(super) fn admit(&self) -> Option<u64> {
+    pub fn admit(&self) -> Option<u64> {
         let now = u64::try_from(self.start.elapsed().as_millis() / REFILL.as_millis())
             .unwrap_or(u64::MAX);
         let admitted = self.spent.fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
