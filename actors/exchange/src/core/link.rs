@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use weald_peers::WireDelta;
 use weald_storage::{
-    Bucket, Clock, Delta, Dot, Evidence, Key, Object, ReadError, Replicated, Seen, TableName,
-    VersionVector,
+    Bucket, Clock, Delta, Dot, Evidence, Key, KeyHash, Object, ReadError, Replicated, Seen,
+    TableName, VersionVector,
 };
 
 use super::outcome::{Counters, Failed, MergeFailure};
@@ -86,6 +86,8 @@ pub(crate) struct Link {
     /// Whether all was taken that the peer holds and that differs.
     pub(crate) took_all: bool,
     sound: BTreeMap<Bucket, bool>,
+    /// Keys, by their hashes, that the peer is sent in the swap at hand, whatever it says of them.
+    offered: BTreeSet<u128>,
     seq_out: u32,
     unacked: BTreeSet<u32>,
     pub(crate) ended_out: bool,
@@ -107,6 +109,7 @@ impl Link {
             damaged,
             took_all: true,
             sound: BTreeMap::new(),
+            offered: BTreeSet::new(),
             seq_out: 0,
             unacked: BTreeSet::new(),
             ended_out: false,
@@ -154,6 +157,16 @@ impl Link {
     pub(crate) const fn restart(&mut self) {
         self.ended_out = false;
         self.ended_in = false;
+    }
+
+    /// A batch of buckets is begun: nothing is offered yet.
+    pub(crate) fn begin_swap(&mut self) {
+        self.offered.clear();
+    }
+
+    /// The object of this key is going to be sent.
+    pub(crate) fn offer(&mut self, key_hash: u128) {
+        self.offered.insert(key_hash);
     }
 
     pub(crate) fn may_send(&self) -> bool {
@@ -310,7 +323,7 @@ impl Link {
         self.clean &= !refused;
         self.took_all &= !refused;
         if let Merging::Message { seq, suspects } = merging {
-            let gone = gone(cx.replica, suspects)?;
+            let gone = self.gone(cx.replica, suspects)?;
             cx.counters.objects_out += gone.len() as u64;
             cx.say(Message::Ack { shard: self.number(), seq, refused, gone });
         }
@@ -378,22 +391,37 @@ impl Link {
         let held = replica.object(&delta.table, &delta.key)?.unwrap_or_default();
         Ok(known.into_iter().filter(|dot| held.value_at(dot).is_none()).collect())
     }
-}
 
-/// Of the suspects those of which nothing is left here, as they are here.
-fn gone(
-    replica: &dyn Replicated,
-    suspects: Vec<(TableName, Key, Vec<Dot>)>,
-) -> Result<Vec<WireDelta>, Failed> {
-    let mut gone = Vec::new();
-    for (table, key, dots) in suspects {
-        let object = replica.object(&table, &key)?.unwrap_or_default();
-        // Whoever holds values of the key sends them anyway, since the digests differ.
-        if object.is_deleted() && dots.iter().all(|dot| object.value_at(dot).is_none()) {
+    /// Of the suspects those that the peer would not hear of otherwise, as they are here. Who holds values of a key when the
+    /// digests are compared sends them anyway; not so who had deleted it then, even if it was written anew since.
+    fn gone(
+        &mut self,
+        replica: &dyn Replicated,
+        suspects: Vec<(TableName, Key, Vec<Dot>)>,
+    ) -> Result<Vec<WireDelta>, Failed> {
+        let (mut gone, mut bytes) = (Vec::new(), 0);
+        for (table, key, dots) in suspects {
+            let object = replica.object(&table, &key)?.unwrap_or_default();
+            let is_dead = dots.iter().any(|dot| object.value_at(dot).is_none());
+            if !is_dead || (!object.is_deleted() && self.offered.contains(&short_hash(&table, &key)))
+            {
+                continue;
+            }
+            bytes += object_bytes(&object);
+            if bytes > DELTAS_BYTES && !gone.is_empty() {
+                // The peer keeps what is dead here, so neither clock may be taken over: the next session goes on.
+                self.clean = false;
+                break;
+            }
             gone.push(WireDelta::from(&Delta { table, key, object, dots: Vec::new() }));
         }
+        Ok(gone)
     }
-    Ok(gone)
+}
+
+/// What a key is called in questions about buckets.
+pub(crate) fn short_hash(table: &TableName, key: &Key) -> u128 {
+    u128::from_be_bytes(KeyHash::of(table, key).prefix())
 }
 
 fn object_bytes(object: &Object) -> usize {

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weald_storage::{Bucket, Key, KeyHash, Replicated, TableName, TreePath};
+use weald_storage::{Bucket, Key, Replicated, TableName, TreePath};
 
-use super::link::{Cx, Link, REPAIR_MS_MAX};
+use super::link::{Cx, Link, REPAIR_MS_MAX, short_hash};
 use super::outcome::{DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed};
 use super::wire::{DELTAS_BYTES, Message, Want, WireBucket, WireEntry, WireNode};
 
@@ -219,6 +219,7 @@ impl Walk {
             link.took_all &= self.differing.is_empty();
             self.differing.clear();
         }
+        link.begin_swap();
         let (mut batch, mut entries) = (Vec::new(), 0);
         while batch.len() < BUCKETS_MAX
             && entries < ENTRIES_MAX
@@ -243,7 +244,7 @@ impl Walk {
             } else {
                 let (content, sound) = content(cx.replica, differing.bucket)?;
                 link.note_sound(differing.bucket, sound);
-                self.queue.extend(content.into_values().map(|(_, name)| name));
+                self.offer(link, content);
             }
         }
         if ask.is_empty() {
@@ -287,7 +288,7 @@ impl Walk {
                     _ => keys.push(entry.hash),
                 }
             }
-            self.queue.extend(mine.into_values().map(|(_, name)| name));
+            self.offer(link, mine);
             if !keys.is_empty() {
                 self.wants.push((theirs.bucket, Want::Keys(keys)));
             }
@@ -306,6 +307,14 @@ impl Walk {
         Ok(())
     }
 
+    /// Puts objects into the queue of those that the peer is sent.
+    fn offer(&mut self, link: &mut Link, content: Content) {
+        for (hash, (_, name)) in content {
+            link.offer(hash);
+            self.queue.push_back(name);
+        }
+    }
+
     // R's side.
 
     fn take_wants(
@@ -318,15 +327,16 @@ impl Walk {
             return Err(Failed::Protocol("a swap out of turn"));
         }
         link.restart();
+        link.begin_swap();
         for (number, want) in wants {
             let bucket = Bucket::new(number).ok_or(Failed::Protocol("no such bucket"))?;
             let (mut content, sound) = content(cx.replica, bucket)?;
             link.note_sound(bucket, sound);
             match want {
-                Want::All => self.queue.extend(content.into_values().map(|(_, name)| name)),
+                Want::All => self.offer(link, content),
                 Want::Keys(keys) => {
-                    let found = keys.iter().filter_map(|hash| content.remove(hash));
-                    self.queue.extend(found.map(|(_, name)| name));
+                    let found = keys.iter().filter_map(|hash| content.remove_entry(hash));
+                    self.offer(link, found.collect());
                 }
             }
         }
@@ -342,10 +352,6 @@ fn content(replica: &dyn Replicated, bucket: Bucket) -> Result<(Content, bool), 
     let entries = content.entries.into_iter();
     let by_hash = entries.map(|e| (short_hash(&e.table, &e.key), (e.digest.0, (e.table, e.key))));
     Ok((by_hash.collect(), content.sound))
-}
-
-fn short_hash(table: &TableName, key: &Key) -> u128 {
-    u128::from_be_bytes(KeyHash::of(table, key).prefix())
 }
 
 fn children(replica: &dyn Replicated, path: TreePath) -> Result<Vec<WireNode>, Failed> {

@@ -5,5 +5,6 @@
 
 mod laws;
 mod nodes;
+mod races;
 mod sessions;
 mod stores;
