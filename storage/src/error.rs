@@ -166,6 +166,10 @@ pub enum WriteError {
         /// Highest counter known here.
         known: u64,
     },
+    /// A clock was not taken over: while the trees were compared somebody else brought values that the peer may know to be
+    /// dead.
+    #[error("others brought older values while the trees were compared")]
+    Disturbed,
     /// The context belongs to another key.
     #[error("the context belongs to another key")]
     ForeignContext,

@@ -49,6 +49,7 @@ mod partition;
 mod sim_replica;
 pub mod store;
 pub mod table;
+pub mod watch;
 
 pub use boot::{BootEvent, NewLife, QUARANTINE_DIR};
 pub use check::{CheckVerdict, check_env};
@@ -69,3 +70,4 @@ pub use partition::{BatchReport, CommitHook, Completion, Partition, Reply, Space
 pub use sim_replica::Replica;
 pub use store::{CheckFn, Durability, OnDamage, Store, StoreConfig, StoreStats, WallClock};
 pub use table::{TABLES_TABLE, Table, TableKind, TableSpec};
+pub use watch::Watch;

@@ -4,6 +4,8 @@
 //! a peer that merges the object has processed these events. [`Replicated`] is implemented by the real partitions and by the
 //! in-memory replica of simulations, so that the same protocols run on both.
 
+use std::sync::Arc;
+
 use crate::clock::Clock;
 use crate::digest::{Bucket, TreeNode, TreePath};
 use crate::error::ReadError;
@@ -12,6 +14,7 @@ use crate::key::{Key, TableName};
 use crate::object::Object;
 use crate::partition::tree::BucketEntry;
 use crate::vector::VersionVector;
+use crate::watch::Watch;
 
 /// An object with events of its key that it reflects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub enum Evidence {
     #[default]
     Own,
     /// Also, what the peer has processed (by this clock) and does not hold is dead here. For a walk of sound buckets.
-    Both(std::sync::Arc<Clock>),
+    Both(Arc<Clock>),
     /// Nothing: whatever the peer holds is taken. For repair of what was lost here.
     Neither,
 }
@@ -78,6 +81,8 @@ pub trait Replicated: Send + Sync {
     /// # Errors
     /// All methods: the store is damaged or closed.
     fn clock(&self) -> Result<Clock, ReadError>;
+    /// Watches what others merge while a walk compares the trees with a peer that has processed `theirs`.
+    fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError>;
     /// Up to which counter the keys of an actor's events are no longer known here.
     fn swept(&self) -> Result<VersionVector, ReadError>;
     /// Events of `actor` after counter `after`, of at most about `bytes_max` bytes (at least one).

@@ -20,6 +20,7 @@ use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::resolve::Resolvers;
 use crate::table::Tables;
 use crate::vector::VersionVector;
+use crate::watch::{Watch, Watches};
 
 /// Changes kept in the log of a replica. // guess: simulations do not read it
 const CHANGES_RETAINED: u64 = 64;
@@ -31,19 +32,27 @@ pub struct Replica {
     state: MemoryState,
     tables: Arc<Tables>,
     resolvers: Arc<Resolvers>,
+    watches: Watches,
 }
 
 impl Replica {
     /// An empty replica whose dots `actor` issues.
     pub fn new(actor: Actor) -> Self {
         let (tables, resolvers) = (Arc::new(Tables::new()), Arc::new(Resolvers::default()));
-        Self { actor, state: MemoryState::default(), tables, resolvers }
+        let (state, watches) = (MemoryState::default(), Watches::default());
+        Self { actor, state, tables, resolvers, watches }
     }
 
     /// Applies a batch; the outcomes are in the order of `ops`.
     pub fn apply(&mut self, ops: &[WriteOp], now_ms: u64) -> Vec<Result<Written, WriteError>> {
-        let rules =
-            Rules { actor: self.actor, now_ms, tables: &self.tables, resolvers: &self.resolvers };
+        let watches = self.watches.hold();
+        let rules = Rules {
+            actor: self.actor,
+            now_ms,
+            tables: &self.tables,
+            resolvers: &self.resolvers,
+            watches: &watches,
+        };
         let ops: Vec<(usize, &WriteOp)> = ops.iter().enumerate().collect();
         let (state, outcomes) = self.state.write(&rules, &ops, CHANGES_RETAINED);
         self.state = state;
@@ -67,8 +76,16 @@ impl Replica {
     /// As [`crate::Partition::adopt`].
     ///
     /// # Errors
-    /// [`WriteError::OwnEventUnknown`].
-    pub fn adopt(&mut self, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError> {
+    /// [`WriteError::OwnEventUnknown`], [`WriteError::Disturbed`].
+    pub fn adopt(
+        &mut self,
+        clock: &Clock,
+        swept: &VersionVector,
+        watch: Option<&Watch>,
+    ) -> Result<(), WriteError> {
+        if watch.is_some_and(Watch::is_disturbed) {
+            return Err(WriteError::Disturbed);
+        }
         self.state = self.state.adopt(self.actor, clock, swept)?;
         Ok(())
     }
@@ -121,6 +138,10 @@ impl Replicated for Replica {
 
     fn clock(&self) -> Result<Clock, ReadError> {
         Ok(self.state.clock(self.actor))
+    }
+
+    fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
+        self.watches.begin(theirs, || self.clock())
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {

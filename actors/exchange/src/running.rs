@@ -13,7 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Mutex, mpsc};
 use weald_peers::{Channel, Permit, SendError};
 use weald_proto::Frame;
-use weald_storage::NodeId;
+use weald_storage::{NodeId, WriteError};
 use weald_supervision::{Address, BoxError, ChildSpec, Restart, TaskContext};
 
 use crate::actor::Msg;
@@ -194,13 +194,15 @@ impl Running {
                     self.work
                         .push(Box::pin(async move { Input::Merged { id, results: merge.await } }));
                 }
-                Output::Adopt { id, shard, clock, swept } => {
+                Output::Adopt { id, shard, clock, swept, watch } => {
                     let upkeep = Arc::clone(&deps.upkeep);
-                    let adopt = move || upkeep.adopt(shard, &clock, &swept);
+                    let adopt = move || upkeep.adopt(shard, &clock, &swept, watch);
                     let adopt = tokio::task::spawn_blocking(adopt);
                     self.work.push(Box::pin(async move {
                         let ok = match adopt.await {
                             Ok(Ok(())) => true,
+                            // The next exchange finds what it was.
+                            Ok(Err(WriteError::Disturbed)) => false,
                             Ok(Err(e)) => {
                                 tracing::warn!(event = "clock_not_adopted", shard = %shard, error = %e);
                                 false

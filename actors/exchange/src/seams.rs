@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use weald_peers::{ClusterWatch, Network};
 use weald_storage::{
     Bucket, Clock, Delta, Evidence, NodeId, Partition, PartitionSpace, Replicated, Space, Stable,
-    SweepReport, VersionVector, WriteError,
+    SweepReport, VersionVector, Watch, WriteError,
 };
 
 use crate::core::{MergeFailure, Shard, Stores};
@@ -36,7 +36,13 @@ pub trait Upkeep: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`WriteError`].
-    fn adopt(&self, shard: Shard, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError>;
+    fn adopt(
+        &self,
+        shard: Shard,
+        clock: &Clock,
+        swept: &VersionVector,
+        watch: Arc<Watch>,
+    ) -> Result<(), WriteError>;
     /// Takes the marks of damage off buckets that were compared with every member.
     ///
     /// # Errors
@@ -87,8 +93,14 @@ impl Stores for Partitions {
 }
 
 impl Upkeep for Partitions {
-    fn adopt(&self, shard: Shard, clock: &Clock, swept: &VersionVector) -> Result<(), WriteError> {
-        self.of(shard).partition().adopt(shard.space, clock, swept)
+    fn adopt(
+        &self,
+        shard: Shard,
+        clock: &Clock,
+        swept: &VersionVector,
+        watch: Arc<Watch>,
+    ) -> Result<(), WriteError> {
+        self.of(shard).partition().adopt(shard.space, clock, swept, Some(watch))
     }
 
     fn compared(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), WriteError> {

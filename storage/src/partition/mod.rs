@@ -74,6 +74,7 @@ use crate::partition::writer::{Batch, Command, Writer};
 use crate::resolve::Resolvers;
 use crate::store::StoreConfig;
 use crate::table::Tables;
+use crate::watch::Watches;
 
 /// Batches that wait for the writer of a partition. // guess: the store actor keeps one in flight
 const QUEUE_LEN: usize = 8;
@@ -146,6 +147,8 @@ pub struct Partition {
     /// `None` once closed. The write side is taken to grow the map and to close.
     env: ShardedLock<Option<Lmdb>>,
     memory: ArcSwap<MemoryState>,
+    /// By space.
+    watches: [Watches; 2],
     pub(crate) shared: Arc<Shared>,
     pub(crate) gauges: Gauges,
     last_seq: [AtomicU64; 2],
@@ -178,6 +181,7 @@ impl Partition {
             gauges: Gauges::of(&lmdb, &committed),
             env: ShardedLock::new(Some(lmdb)),
             memory: ArcSwap::from_pointee(MemoryState::default()),
+            watches: Default::default(),
             shared,
             last_seq: [AtomicU64::new(committed.head.last_seq), AtomicU64::new(0)],
             queue,
@@ -210,6 +214,10 @@ impl Partition {
             Space::Memory => self.identity.memory_incarnation,
         };
         Actor { node: self.identity.node, incarnation }
+    }
+
+    pub(crate) fn watches(&self, space: Space) -> &Watches {
+        &self.watches[space as usize]
     }
 
     /// Hands a batch to the writer. `done` is called after the last reply.

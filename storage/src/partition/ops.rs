@@ -19,6 +19,7 @@ use crate::replica::Evidence;
 use crate::resolve::Resolvers;
 use crate::table::{TableSpec, Tables, is_system};
 use crate::vector::VersionVector;
+use crate::watch::Held;
 
 /// Largest value, in bytes. // guess: larger things belong in files; a batch must fit in memory
 pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -185,6 +186,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) now_ms: u64,
     pub(crate) tables: &'a Tables,
     pub(crate) resolvers: &'a Resolvers,
+    pub(crate) watches: &'a Held<'a>,
 }
 
 /// What an applied operation did.
@@ -431,6 +433,7 @@ impl Rules<'_> {
             return Ok(None);
         }
         *object = merged.object;
+        self.watches.took(&merged.taken);
         self.observe(theirs.object, counters);
         let newest = known.iter().map(|(actor, n)| Dot { actor: *actor, counter: *n });
         let newest = newest.chain(merged.dropped).max_by_key(|dot| (dot.counter, dot.actor));

@@ -15,6 +15,7 @@ use crate::partition::writer::{Adopted, Command};
 use crate::partition::{Partition, Space, read_committed};
 use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
 use crate::vector::VersionVector;
+use crate::watch::Watch;
 
 /// One space of one partition.
 #[derive(Debug, Clone)]
@@ -95,18 +96,20 @@ impl Partition {
 
     /// Takes over a peer's clock, as it was before a walk of its whole tree began: all of its events
     /// have been processed here, too. `swept` is what the peer had swept. Events that are new here in
-    /// this way cannot be served to others: see [`Replicated::swept`].
+    /// this way cannot be served to others: see [`Replicated::swept`]. `watch` is what was watched
+    /// while the trees were compared.
     ///
     /// # Errors
     /// [`WriteError::OwnEventUnknown`] when the peer knows events of the current actor that are not
-    /// here; else see [`WriteError`].
+    /// here; [`WriteError::Disturbed`]; else see [`WriteError`].
     pub fn adopt(
         &self,
         space: Space,
         clock: &Clock,
         swept: &VersionVector,
+        watch: Option<Arc<Watch>>,
     ) -> Result<(), WriteError> {
-        let adopted = Adopted { clock: clock.clone(), swept: swept.clone() };
+        let adopted = Adopted { clock: clock.clone(), swept: swept.clone(), watch };
         self.ask(|reply| Command::Adopt(space, adopted, reply))
     }
 }
@@ -118,6 +121,10 @@ impl Replicated for PartitionSpace {
 
     fn clock(&self) -> Result<Clock, ReadError> {
         self.partition.clock(self.space)
+    }
+
+    fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
+        self.partition.watches(self.space).begin(theirs, || self.clock())
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {

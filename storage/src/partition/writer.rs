@@ -28,6 +28,7 @@ use crate::partition::sweep::{self, SweepPlan, SweepReport};
 use crate::partition::{BatchReport, Completion, Partition, Reply, Space, Write};
 use crate::table::{TABLES_TABLE, TableKind};
 use crate::vector::VersionVector;
+use crate::watch::{Held, Watch};
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
@@ -44,6 +45,7 @@ pub(crate) enum Command {
 pub(crate) struct Adopted {
     pub(crate) clock: Clock,
     pub(crate) swept: VersionVector,
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 /// A batch that owes its replies: dropped unanswered, it answers `Closed`.
@@ -215,20 +217,22 @@ impl Writer {
         }
     }
 
-    fn rules(&self, space: Space) -> Rules<'_> {
+    fn rules<'a>(&'a self, space: Space, watches: &'a Held<'a>) -> Rules<'a> {
         let shared = &self.partition.shared;
         Rules {
             actor: self.partition.actor(space),
             now_ms: shared.config.clock.now_ms(),
             tables: &shared.tables,
             resolvers: &shared.resolvers,
+            watches,
         }
     }
 
     fn memory(&self, ops: &[(usize, &WriteOp)]) -> Outcomes {
         let retained = self.partition.shared.config.changes_retained;
         let before = self.partition.memory();
-        let rules = self.rules(Space::Memory);
+        let watches = self.partition.watches(Space::Memory).hold();
+        let rules = self.rules(Space::Memory, &watches);
         match catch_unwind(AssertUnwindSafe(|| before.write(&rules, ops, retained))) {
             Ok((state, outcomes)) => {
                 self.publish(state);
@@ -326,9 +330,10 @@ impl Writer {
             shrink_log: short,
         };
         let started = Instant::now();
+        let watches = partition.watches(Space::Durable).hold();
         let env = partition.env.read().unwrap_or_else(PoisonError::into_inner);
         let lmdb = env.as_ref().ok_or(Fault::Closed)?;
-        let rules = self.rules(Space::Durable);
+        let rules = self.rules(Space::Durable, &watches);
         let run = || durable::commit(lmdb, &self.committed, &rules, ops, limits);
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(done)) => {
@@ -493,6 +498,9 @@ impl Writer {
 
     fn adopt(&mut self, space: Space, theirs: &Adopted) -> Result<(), WriteError> {
         let own = self.partition.actor(space);
+        if theirs.watch.as_ref().is_some_and(|watch| watch.is_disturbed()) {
+            return Err(WriteError::Disturbed);
+        }
         if space == Space::Memory {
             let state = self.partition.memory().adopt(own, &theirs.clock, &theirs.swept)?;
             self.publish(state);

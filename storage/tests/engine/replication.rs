@@ -134,7 +134,7 @@ fn adopted_clock_is_kept_and_what_it_brought_is_not_served() {
     let theirs = x.partition(0).clock(Space::Durable).unwrap();
     let behind = Clock::default();
     assert!(!x.partition(0).space(Space::Durable).missing(&behind, None, 1).unwrap().needs_walk);
-    y.partition(0).adopt(Space::Durable, &theirs, &VersionVector::new()).unwrap();
+    y.partition(0).adopt(Space::Durable, &theirs, &VersionVector::new(), None).unwrap();
     drop(y.close());
     let y = open(other.path(), config(1));
     let space = y.partition(0).space(Space::Durable);
@@ -147,7 +147,7 @@ fn adopted_clock_is_kept_and_what_it_brought_is_not_served() {
     let ahead = Dot { actor: y.actor(Space::Durable), counter: 1 };
     let mut theirs = theirs;
     theirs.insert(ahead);
-    let adopted = y.partition(0).adopt(Space::Durable, &theirs, &VersionVector::new());
+    let adopted = y.partition(0).adopt(Space::Durable, &theirs, &VersionVector::new(), None);
     assert!(matches!(adopted, Err(weald_storage::WriteError::OwnEventUnknown { .. })));
 }
 

@@ -181,7 +181,7 @@ impl World {
                 self.merge(to, &op);
             }
             let swept = before[from].swept().unwrap();
-            self.replicas[to].adopt(&clocks[from], &swept).unwrap();
+            self.replicas[to].adopt(&clocks[from], &swept, None).unwrap();
         }
     }
 

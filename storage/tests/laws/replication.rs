@@ -39,7 +39,7 @@ fn walk(from: &Replica, to: &mut Replica, now_ms: u64) {
         let op = WriteOp::Merge { table: table(), key, object, dots: Vec::new(), evidence };
         write(to, op, now_ms);
     }
-    to.adopt(&clock, &VersionVector::new()).unwrap();
+    to.adopt(&clock, &VersionVector::new(), None).unwrap();
 }
 
 fn two() -> (Replica, Replica) {
@@ -109,7 +109,7 @@ fn absence_is_evidence_only_when_it_is_said_so() {
     let op = nothing(Evidence::Both(Arc::new(ahead.clone())));
     let refused = x.apply(&[op], 6).remove(0);
     assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 9, known: 2, .. })));
-    let refused = x.adopt(&ahead, &VersionVector::new());
+    let refused = x.adopt(&ahead, &VersionVector::new(), None);
     assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 9, .. })));
     let dots = vec![Dot { actor: x.actor(), counter: 3 }];
     let (table, key, object) = (table(), key(1), Object::new());
@@ -200,7 +200,7 @@ fn adopted_events_are_not_pretended_to_be_served() {
         write(&mut new, WriteOp::Merge { table, key, object, dots: vec![], evidence }, 12);
     }
     assert!(new.clock().unwrap() != before.0);
-    new.adopt(&before.0, &before.1).unwrap();
+    new.adopt(&before.0, &before.1, None).unwrap();
     assert_eq!(new.clock().unwrap(), before.0);
     assert_eq!(new.tree_root().unwrap(), x.tree_root().unwrap());
     // It can tell nobody what it has only heard of, and says so.
@@ -210,7 +210,7 @@ fn adopted_events_are_not_pretended_to_be_served() {
     assert_eq!(y.clock().unwrap(), x.clock().unwrap());
     // Adopting what is known already changes nothing.
     let swept = x.swept().unwrap();
-    x.adopt(&y.clock().unwrap(), &VersionVector::new()).unwrap();
+    x.adopt(&y.clock().unwrap(), &VersionVector::new(), None).unwrap();
     assert_eq!(x.swept().unwrap(), swept);
 }
 
@@ -308,7 +308,7 @@ fn stripped_objects_of_a_walk_are_not_handed_to_those_who_need_their_contexts() 
     let evidence = Evidence::Both(Arc::clone(&clock));
     let op = WriteOp::Merge { table, key, object, dots: Vec::new(), evidence };
     write(&mut walked, op.clone(), 11);
-    walked.adopt(&clock, &x.swept().unwrap()).unwrap();
+    walked.adopt(&clock, &x.swept().unwrap(), None).unwrap();
     assert!(missing(&walked, &behind, 1).1, "only a walk brings the end of the old value");
     send(&walked, &mut behind, 12);
     assert_eq!(live(&behind, 1), [old].into());

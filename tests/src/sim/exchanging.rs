@@ -176,10 +176,10 @@ impl Process {
                     let results = self.merge(Place(shard.number()), items, notes);
                     exchange::Input::Merged { id, results }
                 }
-                exchange::Output::Adopt { id, shard, clock, swept } => {
+                exchange::Output::Adopt { id, shard, clock, swept, watch } => {
                     notes.sometimes.hit("adopt");
                     let replica = self.replicas.of_mut(Place(shard.number()));
-                    let ok = replica.adopt(&clock, &swept).is_ok();
+                    let ok = replica.adopt(&clock, &swept, Some(&watch)).is_ok();
                     exchange::Input::Adopted { id, ok }
                 }
                 exchange::Output::Renew { highest } => {

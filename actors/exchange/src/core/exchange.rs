@@ -190,20 +190,23 @@ impl Exchange {
         self.their_root = theirs.root;
         self.link.set_theirs(theirs.clock);
         self.stage = if self.part.look {
-            self.walk(cx)
+            self.walk(cx)?
         } else {
             Stage::Streaming { cursor: None, sent: false, mine_needs: false, theirs_needs: false }
         };
         Ok(())
     }
 
-    fn walk(&mut self, cx: &mut Cx<'_>) -> Stage {
+    fn walk(&mut self, cx: &mut Cx<'_>) -> Result<Stage, Failed> {
         cx.counters.walks += 1;
-        Stage::Walking(if self.part.initiator {
+        if !self.part.look {
+            self.link.watch = Some(cx.replica.watch(&self.link.theirs)?);
+        }
+        Ok(Stage::Walking(if self.part.initiator {
             Walk::ask(&mut self.link, cx, self.part.look)
         } else {
             Walk::answer(&mut self.link, self.part.look)
-        })
+        }))
     }
 
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Failed> {
@@ -255,7 +258,8 @@ impl Exchange {
             || !self.link.damaged.is_empty()
             || (self.link.clocks_equal() && roots_differ);
         self.link.streamed(*mine_needs, *theirs_needs);
-        self.stage = if walks { self.walk(cx) } else { Stage::Done { converged: self.link.clean } };
+        self.stage =
+            if walks { self.walk(cx)? } else { Stage::Done { converged: self.link.clean } };
         Ok(())
     }
 
@@ -269,13 +273,14 @@ impl Exchange {
     /// The walk is over: takes over the peer's clock if all was well.
     fn finish(&self, clean: bool, cx: &mut Cx<'_>) -> Result<Stage, Failed> {
         let now = cx.replica.clock()?;
-        if !clean || self.part.look || now.descends(&self.link.theirs) {
+        let watch = self.link.watch.as_ref().filter(|_| clean && !now.descends(&self.link.theirs));
+        let Some(watch) = watch.map(Arc::clone) else {
             return Ok(Stage::Done { converged: clean });
-        }
+        };
         // Of events that come with a clock and not with their objects the keys are not known here.
         let swept = lacking(&now, &self.link.theirs);
         let id = cx.next_id();
-        cx.actions.push(Action::Adopt { id, clock: Arc::clone(&self.link.theirs), swept });
+        cx.actions.push(Action::Adopt { id, clock: Arc::clone(&self.link.theirs), swept, watch });
         Ok(Stage::Adopting { id })
     }
 }

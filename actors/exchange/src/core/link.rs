@@ -9,7 +9,7 @@ use std::sync::Arc;
 use weald_peers::WireDelta;
 use weald_storage::{
     Bucket, Clock, Delta, Dot, Evidence, Key, KeyHash, Object, ReadError, Replicated, Seen,
-    TableName, VersionVector,
+    TableName, VersionVector, Watch,
 };
 
 use super::outcome::{Counters, Failed, MergeFailure};
@@ -35,7 +35,7 @@ pub(crate) struct Cx<'a> {
 pub(crate) enum Action {
     Say(Message),
     Merge { id: u64, items: Vec<(Delta, Evidence)> },
-    Adopt { id: u64, clock: Arc<Clock>, swept: VersionVector },
+    Adopt { id: u64, clock: Arc<Clock>, swept: VersionVector, watch: Arc<Watch> },
     Renew { highest: u32 },
 }
 
@@ -86,6 +86,8 @@ pub(crate) struct Link {
     /// Whether all was taken that the peer holds and that differs.
     pub(crate) took_all: bool,
     sound: BTreeMap<Bucket, bool>,
+    /// Of the walk, if there is one that merges.
+    pub(crate) watch: Option<Arc<Watch>>,
     /// Keys, by their hashes, that the peer is sent in the swap at hand, whatever it says of them.
     offered: BTreeSet<u128>,
     seq_out: u32,
@@ -109,6 +111,7 @@ impl Link {
             damaged,
             took_all: true,
             sound: BTreeMap::new(),
+            watch: None,
             offered: BTreeSet::new(),
             seq_out: 0,
             unacked: BTreeSet::new(),
@@ -162,6 +165,9 @@ impl Link {
     /// A batch of buckets is begun: nothing is offered yet.
     pub(crate) fn begin_swap(&mut self) {
         self.offered.clear();
+        if let Some(watch) = &self.watch {
+            watch.begin_batch();
+        }
     }
 
     /// The object of this key is going to be sent.
@@ -347,6 +353,9 @@ impl Link {
                 items.push((delta, Evidence::Own));
                 continue;
             }
+            if let Some(watch) = &self.watch {
+                watch.confirm(delta.object.live_dots());
+            }
             let bucket = Bucket::of(&delta.table, &delta.key);
             let sound = self.is_sound(cx.replica, bucket)?;
             let evidence = self.evidence(sound, !unsound.contains(&bucket.number()), cx.now_ms);
@@ -403,7 +412,8 @@ impl Link {
         for (table, key, dots) in suspects {
             let object = replica.object(&table, &key)?.unwrap_or_default();
             let is_dead = dots.iter().any(|dot| object.value_at(dot).is_none());
-            if !is_dead || (!object.is_deleted() && self.offered.contains(&short_hash(&table, &key)))
+            if !is_dead
+                || (!object.is_deleted() && self.offered.contains(&short_hash(&table, &key)))
             {
                 continue;
             }

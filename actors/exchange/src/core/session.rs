@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use weald_storage::{Actor, Clock, Delta, Evidence, Replicated, VersionVector};
+use weald_storage::{Actor, Clock, Delta, Evidence, Replicated, VersionVector, Watch};
 
 use super::exchange::{Exchange, Part, read_state};
 use super::link::{Action, Cx};
@@ -110,6 +110,8 @@ pub enum Output {
         clock: Arc<Clock>,
         /// Up to which events the keys are not known here, although they are in the clock.
         swept: VersionVector,
+        /// What was watched since the trees were compared: not if it is disturbed.
+        watch: Arc<Watch>,
     },
     /// Begin a new life of this node, above this incarnation; the session ends.
     Renew {
@@ -520,8 +522,8 @@ impl Session {
             match action {
                 Action::Say(message) => self.say(&message, out),
                 Action::Merge { id, items } => out.push(Output::Merge { id, shard, items }),
-                Action::Adopt { id, clock, swept } => {
-                    out.push(Output::Adopt { id, shard, clock, swept });
+                Action::Adopt { id, clock, swept, watch } => {
+                    out.push(Output::Adopt { id, shard, clock, swept, watch });
                 }
                 Action::Renew { highest } => out.push(Output::Renew { highest }),
             }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use weald_exchange::core::{
     Compared, Input, Limits, MergeFailure, Mode, Outcome, Output, Session, Shard, Stores,
@@ -9,7 +10,7 @@ use weald_exchange::core::{
 use weald_storage::{
     Actor, Bucket, BucketContent, Clock, Delta, Deltas, Dot, Evidence, Key, Missing, NodeId,
     Object, ReadError, Replica, Replicated, Space, TableName, TreeNode, TreePath, VersionVector,
-    WriteError, WriteOp,
+    Watch, WriteError, WriteOp,
 };
 
 pub(crate) const LIMITS: Limits = Limits { idle_ms: 60_000, total_ms: 3_600_000 };
@@ -53,6 +54,10 @@ impl Replicated for Face {
 
     fn clock(&self) -> Result<Clock, ReadError> {
         self.replica.clock()
+    }
+
+    fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
+        self.replica.watch(theirs)
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {
@@ -292,9 +297,12 @@ impl Run {
                 let results = self.nodes[side].merge(shard, items, self.now_ms);
                 (side, Input::Merged { id, results })
             }
-            Output::Adopt { id, shard, clock, swept } => {
+            Output::Adopt { id, shard, clock, swept, watch } => {
                 let replica = &mut self.nodes[side].replicas[usize::from(shard.number())];
-                (side, Input::Adopted { id, ok: replica.adopt(&clock, &swept).is_ok() })
+                (
+                    side,
+                    Input::Adopted { id, ok: replica.adopt(&clock, &swept, Some(&watch)).is_ok() },
+                )
             }
             Output::Renew { highest } => {
                 self.nodes[side].renew(highest);

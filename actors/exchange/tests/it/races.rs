@@ -1,8 +1,9 @@
 //! Walks while others write: what happens between the steps of a session must not bring back what is dead.
 
-use weald_exchange::core::Mode;
+use weald_exchange::core::{Mode, Shard};
+use weald_storage::{Delta, Evidence, Object};
 
-use crate::nodes::{A, B, Node, Run, assert_equal, exchange};
+use crate::nodes::{A, B, Node, Run, assert_equal, exchange, key, table};
 
 /// A node that deleted and replaced what the other one still holds, and has forgotten that it did: only a walk can tell.
 /// Keys 0 to 9 were deleted, 10 to 19 replaced.
@@ -49,5 +50,23 @@ fn key_written_anew_during_a_walk_does_not_bring_back_what_was_deleted() {
     for (nodes, writer) in [([ahead.clone(), old.clone()], A), ([old, ahead], B)] {
         at_any_step(&nodes, |run| run.nodes[writer].put(5, b"anew", 250));
         at_any_step(&nodes, |run| run.nodes[writer].delete(15, 250));
+    }
+}
+
+/// A third node that is as old talks to both meanwhile.
+#[test]
+fn dead_value_from_a_third_node_during_a_walk_does_not_stay() {
+    let [ahead, mut old] = ahead_and_old();
+    let dead: Vec<(u64, Object)> = [5, 15].map(|n| (n, old.get(n).unwrap())).into();
+    for (nodes, fresh) in [([ahead.clone(), Node::new(3)], B), ([Node::new(3), ahead], A)] {
+        at_any_step(&nodes, |run| {
+            for (n, object) in &dead {
+                let delta =
+                    Delta { table: table(), key: key(*n), object: object.clone(), dots: vec![] };
+                let items = vec![(delta, Evidence::Own)];
+                let shard = Shard::of_number(u16::try_from(n % 2).unwrap() * 2);
+                assert!(run.nodes[fresh].merge(shard, items, 250).remove(0).is_ok());
+            }
+        });
     }
 }
