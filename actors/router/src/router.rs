@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use weald_wamp::Limits;
 
 use crate::clock::Clock;
-use crate::error;
 use crate::realm::Realm;
 use crate::relay::Relay;
 use crate::session::Ending;
@@ -43,7 +42,7 @@ pub struct Router {
     realms: BTreeMap<ByteString, Arc<Realm>>,
     relay: Arc<Relay>,
     clock: Clock,
-    is_draining: AtomicBool,
+    is_draining: watch::Sender<bool>,
 }
 
 impl Router {
@@ -56,7 +55,7 @@ impl Router {
         clock: Clock,
     ) -> Arc<Self> {
         let realms = realms.into_iter().map(|realm| (realm.name().clone(), realm)).collect();
-        Arc::new(Self { settings, realms, relay, clock, is_draining: AtomicBool::new(false) })
+        Arc::new(Self { settings, realms, relay, clock, is_draining: watch::Sender::new(false) })
     }
 
     /// What holds for all clients.
@@ -97,7 +96,13 @@ impl Router {
     /// Whether no new session is taken.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
+        *self.is_draining.borrow()
+    }
+
+    /// Returns once no new session is taken.
+    pub async fn draining(&self) {
+        // The sender lives in `self`.
+        self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await.ok();
     }
 
     /// Sessions of this node.
@@ -106,11 +111,11 @@ impl Router {
         self.realms.values().map(|realm| realm.sessions_count()).sum()
     }
 
-    /// Takes no more sessions and ends those there are, with GOODBYE `wamp.close.system_shutdown`.
+    /// Takes no more sessions and ends those there are, with GOODBYE `wamp.close.system_shutdown`; connections without one get
+    /// ABORT for the same reason.
     pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Release);
-        let ending =
-            Ending { reason: error::SYSTEM_SHUTDOWN.to_owned(), message: None, is_announced: true };
+        self.is_draining.send_replace(true);
+        let ending = Ending::system_shutdown();
         for realm in self.realms.values() {
             realm.end_all(&ending);
         }

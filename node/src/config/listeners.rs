@@ -67,7 +67,7 @@ const ORIGINS_MAX: usize = 1024;
 /// Networks of proxies that can be listed.
 const PROXIES_MAX: usize = 256;
 /// Bytes of the path of a Unix socket; the system takes 107.
-const UNIX_BYTES_MAX: usize = 107;
+pub(crate) const UNIX_BYTES_MAX: usize = 107;
 
 const VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
 

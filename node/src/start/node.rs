@@ -284,7 +284,7 @@ impl Node {
                 self.try_port(&format!("listeners.{name}"), address)?;
             }
         }
-        Ok(())
+        config.listeners.unix_in(&self.dir).map_or(Ok(()), |path| try_unix(&path))
     }
 
     fn try_port(&self, key: &str, address: SocketAddr) -> Result<(), Failure> {
@@ -510,6 +510,24 @@ impl Node {
             out::note(&failure.message);
         }
         Ok(())
+    }
+}
+
+/// Tries the path of a socket out, for an error that names the key.
+fn try_unix(path: &Path) -> Result<(), Failure> {
+    let fail = |exit, what: &str| {
+        Err(Failure::new(exit, format!("listeners.unix: {} {what}", path.display())))
+    };
+    if path.as_os_str().len() > config::listeners::UNIX_BYTES_MAX {
+        let what = format!("is longer than {} bytes", config::listeners::UNIX_BYTES_MAX);
+        return fail(Exit::Config, &what);
+    }
+    if !path.parent().is_some_and(Path::is_dir) {
+        return fail(Exit::Config, "is in no folder that is there");
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => fail(Exit::PortTaken, "is taken by another process"),
+        Err(_) => Ok(()),
     }
 }
 

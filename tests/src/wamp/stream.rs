@@ -1,10 +1,12 @@
 //! Sockets of a peer, with deadlines.
 
+use super::tls::Trust;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 /// Time to connect, and for the system to take what is written.
 const IO_WITHIN: Duration = Duration::from_secs(20);
@@ -16,6 +18,10 @@ pub enum At {
     Tcp(SocketAddr),
     /// On a Unix socket.
     Unix(PathBuf),
+    /// On TCP with TLS.
+    Tls(SocketAddr, Trust),
+    /// On TCP, where these octets are said before anything else.
+    Behind(SocketAddr, Vec<u8>),
 }
 
 /// A connection.
@@ -25,6 +31,15 @@ pub enum Stream {
     Tcp(TcpStream),
     /// On a Unix socket.
     Unix(UnixStream),
+    /// On TCP with TLS.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+fn tcp(address: &SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, IO_WITHIN)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(IO_WITHIN))?;
+    Ok(stream)
 }
 
 impl Stream {
@@ -34,11 +49,21 @@ impl Stream {
     /// Those of the system.
     pub fn connect(at: &At) -> io::Result<Self> {
         let stream = match at {
-            At::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, IO_WITHIN)?;
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(IO_WITHIN))?;
+            At::Tcp(address) => Self::Tcp(tcp(address)?),
+            At::Behind(address, first) => {
+                let mut stream = tcp(address)?;
+                stream.write_all(first)?;
                 Self::Tcp(stream)
+            }
+            At::Tls(address, trust) => {
+                let stream = tcp(address)?;
+                stream.set_read_timeout(Some(IO_WITHIN))?;
+                let mut stream = StreamOwned::new(trust.connection()?, stream);
+                // The handshake, so that a refusal shows here as far as the client is told.
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock)?;
+                }
+                Self::Tls(Box::new(stream))
             }
             At::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
@@ -57,6 +82,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.write_all(octets),
             Self::Unix(stream) => stream.write_all(octets),
+            Self::Tls(stream) => stream.write_all(octets).and_then(|()| stream.flush()),
         }
     }
 
@@ -75,13 +101,19 @@ impl Stream {
                 stream.set_read_timeout(Some(left))?;
                 stream.read(buffer)
             }
+            Self::Tls(stream) => {
+                stream.sock.set_read_timeout(Some(left))?;
+                stream.read(buffer)
+            }
         };
         match read {
             Ok(len) => Ok(Some(len)),
             Err(e) => match e.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(None),
                 io::ErrorKind::Interrupted => Ok(None),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Some(0)),
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => Ok(Some(0)),
                 _ => Err(e),
             },
         }
@@ -92,6 +124,7 @@ impl Stream {
     pub fn local(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tls(stream) => stream.sock.local_addr().ok(),
             Self::Unix(_) => None,
         }
     }

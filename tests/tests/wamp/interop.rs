@@ -107,7 +107,7 @@ fn modules() -> PathBuf {
 
 fn address(at: &At) -> String {
     match at {
-        At::Tcp(address) => address.to_string(),
+        At::Tcp(address) | At::Tls(address, _) | At::Behind(address, _) => address.to_string(),
         At::Unix(path) => path.display().to_string(),
     }
 }

@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, and speaks to whoever runs it"
 )]
 
+mod bounds;
 mod cancel;
 mod cluster;
 mod features;
@@ -25,10 +26,12 @@ mod net;
 mod nodes;
 mod patterns;
 mod payloads;
+mod ports;
 mod ppt;
 mod progressive;
 mod protocol;
 mod pubsub;
+mod realm;
 mod receivers;
 mod reroute;
 mod retention;
@@ -71,6 +74,9 @@ fn main() -> ExitCode {
         protocol::add,
         transport::add,
         limits::add,
+        ports::add,
+        bounds::add,
+        realm::add,
         cluster::add,
         interop::add,
     ];

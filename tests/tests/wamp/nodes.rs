@@ -1,10 +1,12 @@
 //! The nodes that the cases of the matrix share.
 
-use crate::net::Doors;
+use crate::net::{Doors, Net, Variant};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use weald_tests::harness::cluster::{Cluster, Options};
 use weald_tests::harness::wires::Wire;
-use weald_tests::wamp::At;
+use weald_tests::wamp::{At, Serializer, Transport};
 
 /// The environment variable that names another router: RawSocket, WebSocket.
 const AT: &str = "WEALD_WAMP_AT";
@@ -41,6 +43,94 @@ pub(crate) fn start(name: &str, options: Options) -> (Cluster, Vec<Doors>) {
     let doors = (0..cluster.len()).map(|node| doors(&cluster, node)).collect();
     (cluster, doors)
 }
+
+/// Each transport with each serializer.
+pub(crate) fn ways() -> Vec<(Transport, Serializer)> {
+    let of = |transport| Serializer::ALL.map(|serializer| (transport, serializer));
+    [of(Transport::RawSocket), of(Transport::WebSocket)].concat()
+}
+
+/// A node with a configuration of its own.
+pub(crate) struct Own {
+    pub(crate) cluster: Cluster,
+    runs: usize,
+}
+
+impl Own {
+    /// A node that is not started yet.
+    pub(crate) fn prepare(name: &str) -> Self {
+        Self { cluster: Cluster::prepare(name, Options::new(Wire::Direct, 1)), runs: 0 }
+    }
+
+    /// A node with these keys, running.
+    pub(crate) fn start(name: &str, keys: &[(&str, &str)]) -> Self {
+        let mut own = Self::prepare(name);
+        own.run_with(keys);
+        own
+    }
+
+    /// Runs it with these keys in place of those before. Keys of ports win over those of the harness.
+    pub(crate) fn run_with(&mut self, keys: &[(&str, &str)]) {
+        if !self.cluster.running().is_empty() {
+            self.cluster.stop(0);
+        }
+        let (ports, others): (Vec<_>, Vec<_>) =
+            keys.iter().copied().partition(|(key, _)| PORTS.contains(key));
+        let variable = |(key, value): &(&str, &str)| {
+            let name = format!("WEALD_{}", key.replace('.', "__").to_uppercase());
+            (name.into(), value.trim_matches('"').into())
+        };
+        self.cluster.set_env(0, ports.iter().map(variable).collect());
+        // Peers of a test that have done their part do not answer GOODBYE.
+        let quick = [("clients.goodbye_timeout", "\"200ms\"")];
+        self.cluster.set_config(0, &[&quick[..], &others].concat());
+        self.cluster.start_node(0);
+        self.runs += 1;
+    }
+
+    /// Where a port is.
+    pub(crate) fn at(&self, name: &str) -> SocketAddr {
+        let status = self.cluster.block(self.cluster.client(0).status());
+        let status = status.unwrap_or_else(|e| panic!("status: {e}"));
+        let address = status["listen"][name].as_str().and_then(|text| text.parse().ok());
+        address.unwrap_or_else(|| panic!("no {name} in {}", status["listen"]))
+    }
+
+    /// What is connected to two doors, in a transport and serializer.
+    pub(crate) fn net_at(&self, (transport, serializer): Way, raw: At, web: At) -> Net {
+        let variant = Variant { nodes: 1, sides: [(transport, serializer); 2] };
+        let doors = Doors { raw, web };
+        let tag = format!("own{}{transport:?}{}", self.runs, serializer.name()).to_lowercase();
+        Net::new(variant, [doors.clone(), doors], tag)
+    }
+
+    /// What is connected to its usual doors.
+    pub(crate) fn net(&self, way: Way) -> Net {
+        let [raw, web] = ["rawsocket", "http"].map(|name| At::Tcp(self.at(name)));
+        self.net_at(way, raw, web)
+    }
+
+    /// What is connected by RawSocket, in MessagePack.
+    pub(crate) fn plain(&self) -> Net {
+        self.net((Transport::RawSocket, Serializer::MsgPack))
+    }
+
+    /// A file beside its configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.cluster.node_dir(0).join(name)
+    }
+
+    /// Stops it: a clean end is a part of the test.
+    pub(crate) fn finish(self) {
+        self.cluster.finish();
+    }
+}
+
+/// A transport and a serializer.
+pub(crate) type Way = (Transport, Serializer);
+
+/// Keys that the harness sets by variables.
+const PORTS: [&str; 2] = ["listeners.http", "listeners.rawsocket"];
 
 /// The nodes of the matrix: started when the first case needs them.
 #[derive(Default)]

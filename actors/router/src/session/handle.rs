@@ -17,6 +17,7 @@ use crate::auth::Principal;
 use crate::dealer::calls::Calls;
 use crate::dealer::invocations::Invocations;
 use crate::dealer::{Caller, Retry};
+use crate::error;
 use crate::registry::Subscriber;
 
 /// Why a session is ended by the router.
@@ -28,6 +29,14 @@ pub struct Ending {
     pub message: Option<String>,
     /// Whether its end is published, with testaments and meta events.
     pub is_announced: bool,
+}
+
+impl Ending {
+    /// The node stops.
+    pub(crate) fn system_shutdown() -> Self {
+        let reason = error::SYSTEM_SHUTDOWN.to_owned();
+        Self { reason, message: None, is_announced: true }
+    }
 }
 
 /// A session. Cheap to clone.

@@ -22,6 +22,9 @@ use crate::router::Router;
 /// Time that what is queued has to leave before a connection is cut.
 const FLUSH_TIME: Duration = Duration::from_secs(2); // guess
 
+/// What is said to those who come while the node stops.
+const STOPPING: &str = "this node is stopping";
+
 /// Serves a connection until it ends. Dropping the future, as a crash does, leaves nothing of the session behind either.
 pub async fn serve(router: Arc<Router>, connection: Connection) {
     let deadline = Instant::now() + router.settings().handshake_timeout;
@@ -78,13 +81,13 @@ impl Task {
     async fn run(mut self) {
         let mut inbox = Vec::new();
         loop {
-            let read = self.connection.read(&mut inbox, self.next_deadline()).await;
-            let next = match read {
-                Read::Messages => self.messages(&mut inbox).await,
-                Read::Deadline => self.time_passed(),
-                Read::Kicked(_) => self.kicked(),
+            let next = match self.read(&mut inbox).await {
+                Some(Read::Messages) => self.messages(&mut inbox).await,
+                Some(Read::Deadline) => self.time_passed(),
+                Some(Read::Kicked(_)) => self.kicked(),
                 // Closed in its way: a WebSocket's CLOSE is answered.
-                Read::Closed(_) => Next::Close,
+                Some(Read::Closed(_)) => Next::Close,
+                None => self.abort(error::SYSTEM_SHUTDOWN, STOPPING.to_owned()),
             };
             self.work.flushes.flush();
             if matches!(next, Next::Close) {
@@ -93,6 +96,25 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// What comes next; none when the node stops and there is no session that would be told otherwise.
+    async fn read(&mut self, inbox: &mut Vec<Bytes>) -> Option<Read> {
+        let deadline = self.next_deadline();
+        if self.joined.is_some() || self.core.state() == State::Leaving {
+            return Some(self.connection.read(inbox, deadline).await);
+        }
+        let (router, connection) = (&self.router, &mut self.connection);
+        let either = async {
+            // Stopping first: who floods the node with HELLOs does not keep it.
+            tokio::select! {
+                biased;
+                () = router.draining() => None,
+                read = connection.read(inbox, deadline) => Some(read),
+            }
+        };
+        // In a box, for the many tasks that have a session are not to be as large.
+        Box::pin(either).await
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -196,7 +218,7 @@ impl Task {
 
     async fn hello(&mut self, hello: Box<Hello>) -> Next {
         if self.router.is_draining() {
-            return self.abort(error::SYSTEM_SHUTDOWN, "this node is stopping".to_owned());
+            return self.abort(error::SYSTEM_SHUTDOWN, STOPPING.to_owned());
         }
         if !hello.details.roles.has_client() {
             let why = "HELLO names no role of a client";
@@ -261,6 +283,10 @@ impl Task {
                 self.core.welcomed(realm.settings().strict_request_ids);
                 self.say(&welcome::welcome(id, &realm, session.principal()));
                 realm.join(&session, &mut self.work);
+                if self.router.is_draining() {
+                    // All others were told before this one was there.
+                    session.end(Ending::system_shutdown());
+                }
                 self.joined = Some(Joined { realm, session });
                 Next::On
             }
