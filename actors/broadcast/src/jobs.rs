@@ -1,9 +1,11 @@
 //! What the actor has others do, because it reads the store or touches many bytes: each job ends with a message to it.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
 use tokio::task::spawn_blocking;
 use weald_peers::{Channel, Dots, Permit, SendError, WireDelta};
 use weald_proto::Frame;
@@ -59,9 +61,9 @@ fn job(
     work: impl FnOnce(&Arc<Shared>) -> Msg + Send + 'static,
 ) {
     let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        let worker = Arc::clone(&shared);
-        let message = spawn_blocking(move || work(&worker)).await;
+    // The thread says itself what it has found: a task that waits for it would be one more to wake, for each commit.
+    spawn_blocking(move || {
+        let message = catch_unwind(AssertUnwindSafe(|| work(&shared)));
         shared.cast(message.unwrap_or(Msg::Broken { generation }));
     });
 }
@@ -123,7 +125,7 @@ pub(crate) fn merge(
     received: Vec<Received>,
 ) {
     let (worker, stream) = (Arc::clone(shared), Arc::clone(stream));
-    let merging = tokio::spawn(async move {
+    let merging = async move {
         let decoder = Arc::clone(&worker);
         let decoded = spawn_blocking(move || {
             let gossips: Vec<_> =
@@ -139,10 +141,10 @@ pub(crate) fn merge(
             outcome_of(&worker, received, gossip, &results)
         };
         Some(gossips.into_iter().map(outcome).collect())
-    });
+    };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        shared.cast(match merging.await {
+        shared.cast(match AssertUnwindSafe(merging).catch_unwind().await {
             Ok(Some(merged)) => Msg::Merged { generation, stream: number, merged },
             Ok(None) | Err(_) => Msg::Broken { generation },
         });

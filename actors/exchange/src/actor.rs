@@ -94,7 +94,7 @@ pub(crate) struct State {
     /// Members that want to be told at once, and until when.
     eager: BTreeMap<NodeId, u64>,
     tell_ms: u64,
-    asked_ms: u64,
+    asked_ms: Option<u64>,
     watch: ClusterWatch,
 }
 
@@ -130,7 +130,7 @@ impl Actor for ExchangeActor {
             fresh: BTreeSet::new(),
             eager: BTreeMap::new(),
             tell_ms: now_ms,
-            asked_ms: 0,
+            asked_ms: None,
             watch: shared.deps.cluster.clone(),
             shared,
         };
@@ -153,7 +153,7 @@ impl Actor for ExchangeActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Tick => state.tick().await?,
-            Msg::Frame { from, frame, permit } => state.frame(from, frame, permit).await,
+            Msg::Frame { from, frame, permit } => state.frame(from, frame, permit).await?,
             Msg::Peer(PeerEvent::Up(info)) => state.up(info.node),
             Msg::Peer(PeerEvent::Down { node, .. }) => state.down(node),
             Msg::Behind(peer) => state.scheduler.behind(peer, state.shared.now_ms()),
@@ -187,6 +187,8 @@ impl State {
         for peer in pulls {
             self.scheduler.pull(peer, now_ms);
         }
+        self.eager.retain(|_, until| *until > now_ms);
+        self.attend();
         if now_ms >= self.tell_ms {
             self.tell_ms = now_ms.saturating_add(ms(self.shared.config.clocks_timer));
             self.committed().await?;
@@ -228,24 +230,38 @@ impl State {
 
     // Sessions.
 
-    async fn frame(&mut self, from: NodeId, frame: Frame, permit: Permit) {
+    async fn frame(
+        &mut self,
+        from: NodeId,
+        frame: Frame,
+        permit: Permit,
+    ) -> Result<(), ActorProcessingErr> {
         let ours = match frame.kind {
             FROM_INITIATOR => false,
             FROM_RESPONDER | NO_SESSION => true,
-            CLOCKS => return self.told(from, &frame.body),
-            ASK_RELAYED => return self.asked_relayed(from, &frame.body),
-            RELAYED => return self.told_relayed(from, &frame.body),
-            ASK_CLOCKS => return self.asked(from, frame.body == [1]),
-            _ => return,
+            CLOCKS => {
+                self.told(from, &frame.body);
+                return Ok(());
+            }
+            ASK_RELAYED => {
+                self.asked_relayed(from, &frame.body);
+                return Ok(());
+            }
+            RELAYED => {
+                self.told_relayed(from, &frame.body);
+                return Ok(());
+            }
+            ASK_CLOCKS => return self.asked(from, frame.body == [1]).await,
+            _ => return Ok(()),
         };
         let key = SessionKey { peer: from, number: frame.corr, ours };
         if frame.kind == FROM_INITIATOR
             && !self.running.contains_key(&key)
             && !self.answer(key, &frame.body).await
         {
-            return;
+            return Ok(());
         }
-        let Some(running) = self.running.get(&key) else { return };
+        let Some(running) = self.running.get(&key) else { return Ok(()) };
         let mail = if frame.kind == NO_SESSION {
             Mail::Input(Input::Refused { busy: frame.body == [1] })
         } else {
@@ -253,6 +269,7 @@ impl State {
         };
         // A frame too many is a gap, and the session ends by its deadline.
         drop(running.mail.try_send(mail));
+        Ok(())
     }
 
     /// A peer begins a session, or believes in one that is no more. Whether it runs now.
@@ -345,6 +362,7 @@ impl State {
         reply: RpcReplyPort<Ended>,
     ) -> Result<(), ActorProcessingErr> {
         let id = self.wait(reply);
+        self.shared.set_attentive(true);
         if !self.waiters.add_token(id, token, self.shared.now_ms(), deadline_ms) {
             self.end_waits(vec![(id, Ended::NotCaughtUp)]);
             return Ok(());
@@ -375,8 +393,9 @@ impl State {
         self.end_waits(ended);
         let now_ms = self.shared.now_ms();
         // One question makes a peer tell at once for EAGER_MS; it is repeated in time for the next write.
-        if self.waiters.waits_for_acks() && now_ms >= self.asked_ms.saturating_add(EAGER_MS / 2) {
-            self.asked_ms = now_ms;
+        let is_due = self.asked_ms.is_none_or(|at| now_ms >= at.saturating_add(EAGER_MS / 2));
+        if self.waiters.waits_for_acks() && is_due {
+            self.asked_ms = Some(now_ms);
             let frame = Frame { kind: ASK_CLOCKS, corr: 0, body: Vec::new() };
             for peer in self.stability.counting() {
                 drop(self.shared.deps.network.send(*peer, Channel::Data, 0, &frame));

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     started: Instant,
     /// Shards with commits that the actor has not looked at.
     dirty: Vec<AtomicBool>,
+    /// Whether the actor wants to hear of each commit. Otherwise it looks by itself, every `clocks_timer`.
+    attentive: AtomicBool,
     /// Whether a message about that is on its way.
     stirred: AtomicBool,
     /// Who is connected. Written by connection actors, read by an actor that starts.
@@ -65,6 +67,12 @@ impl Shared {
     pub(crate) fn connected(&self) -> Vec<NodeId> {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         connected.keys().copied().collect()
+    }
+
+    /// Whether commits are to be told from now on. What was committed before is found by [`Self::take_dirty`]: whoever waits
+    /// for commits looks after having said so.
+    pub(crate) fn set_attentive(&self, attentive: bool) {
+        self.attentive.store(attentive, Ordering::SeqCst);
     }
 
     /// Shards with commits since the last call.
@@ -174,6 +182,7 @@ impl ExchangeHandle {
             exchanges: DynamicHandle::new("exchange/exchanges"),
             started: Instant::now(),
             dirty: (0..shards).map(|_| AtomicBool::new(true)).collect(),
+            attentive: AtomicBool::new(false),
             stirred: AtomicBool::new(false),
             connected: Mutex::default(),
             stable: watch::Sender::new(Arc::default()),
@@ -211,7 +220,9 @@ impl ExchangeHandle {
         if let Some(dirty) = self.shared.dirty.get(number) {
             dirty.store(true, Ordering::SeqCst);
         }
-        if !self.shared.stirred.swap(true, Ordering::SeqCst)
+        // Most of the time nobody waits for it, and a message for each commit would cost more than all else here.
+        if self.shared.attentive.load(Ordering::SeqCst)
+            && !self.shared.stirred.swap(true, Ordering::SeqCst)
             && self.shared.address.cast(Msg::Committed).is_err()
         {
             self.shared.stirred.store(false, Ordering::SeqCst);

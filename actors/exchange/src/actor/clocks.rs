@@ -40,6 +40,11 @@ impl State {
         Ok(())
     }
 
+    /// Whether anybody waits for commits.
+    pub(super) fn attend(&self) {
+        self.shared.set_attentive(self.waiters.waits_for_clocks() || !self.eager.is_empty());
+    }
+
     /// Reads clocks anew on a blocking thread.
     pub(super) async fn read_clocks(
         &mut self,
@@ -128,14 +133,21 @@ impl State {
     }
 
     /// A member waits for what this node has.
-    pub(super) fn asked(&mut self, from: NodeId, all: bool) {
+    pub(super) async fn asked(
+        &mut self,
+        from: NodeId,
+        all: bool,
+    ) -> Result<(), ActorProcessingErr> {
         if all {
             self.fresh.insert(from);
-            return;
+            return Ok(());
         }
+        self.shared.set_attentive(true);
         self.eager.insert(from, self.shared.now_ms().saturating_add(EAGER_MS));
         let untold = self.untold.clone();
         self.tell_one(from, &untold);
+        // And what was committed since this side looked last.
+        self.committed().await
     }
 
     /// Asks members whose clocks are unknown. They have told them, but maybe before this side knew of the connection.

@@ -65,6 +65,12 @@ impl Waiters {
         self.tokens.len() + self.acks.len()
     }
 
+    /// Whether anybody waits for this node's clocks.
+    #[must_use]
+    pub fn waits_for_clocks(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

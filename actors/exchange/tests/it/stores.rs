@@ -18,8 +18,8 @@ use weald_peers::{
 };
 use weald_proto::Frame;
 use weald_storage::{
-    CheckVerdict, Delta, Dot, Evidence, Key, NodeId, Resolvers, Space, Store, StoreConfig,
-    TableName, WriteOp,
+    CheckVerdict, Delta, Dot, Evidence, Key, NodeId, Replicated, Resolvers, Space, Store,
+    StoreConfig, TableName, WriteOp,
 };
 use weald_supervision::{Root, Scope, Strategy, SupervisorSpec};
 
@@ -345,6 +345,44 @@ async fn request_with_a_token_pulls_what_it_waits_for_or_ends_in_time() {
     hub.cut.store(true, Ordering::SeqCst);
     let (partition, dot) = a.put(2);
     token_raise_and_expect_late(&b, token, partition, dot).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+/// Messages of commits are for those who wait only: here nothing else says that something was committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_end_with_the_commit_they_wait_for() {
+    let config = Config { clocks_timer: Duration::from_secs(3_600), ..quiet() };
+    let (_hub, [a, b]) = pair(&config).await;
+    until("clocks are known", async || {
+        let (a, b) = (a.handle.status().await.unwrap(), b.handle.status().await.unwrap());
+        a.unknown.is_empty() && b.unknown.is_empty()
+    })
+    .await;
+    let (partition, dot) = a.put(0);
+    let mut token = SessionToken::new();
+    token.raise(partition, Space::Durable, dot);
+    assert_eq!(b.handle.caught_up(token, soon()).await, Ok(()));
+    // What comes as a broadcast brings it. A question about clocks holds for a second, and is repeated with later writes.
+    let mut n = 0;
+    until("a write is acknowledged", async || {
+        n += 1;
+        let (partition, dot) = a.put(n);
+        let handle = a.handle.clone();
+        let acked = tokio::spawn(async move {
+            let deadline = Instant::now() + Duration::from_secs(2);
+            handle.wait_acked(partition, Space::Durable, vec![dot], 1, deadline).await
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let space = a.store.partition(partition).space(Space::Durable);
+        let items = space.deltas_of(&[dot]).unwrap().0.into_iter();
+        let items = items.map(|delta| (delta, Evidence::Own)).collect();
+        let sink = Into { store: Arc::clone(&b.store), panics: Arc::clone(&b.panics) };
+        let merged = sink.merge(partition, Space::Durable, items).await;
+        assert!(merged.iter().all(Result::is_ok), "{merged:?}");
+        acked.await.unwrap() == Ok(1)
+    })
+    .await;
     a.stop().await;
     b.stop().await;
 }
