@@ -203,8 +203,10 @@ fn full_disk(_run: &Run) -> Found {
         "{written} values, alarm seen; writes again after {recovered:.1?}, equal {converged:.1?} later; 0 restarts"
     );
     within("to converge", converged, HEAL);
-    cluster.finish();
+    (0..3).for_each(|node| cluster.stop(node));
+    // Before its directory goes.
     drop(mounted);
+    cluster.finish();
     figures.into()
 }
 
