@@ -108,10 +108,12 @@ impl Scheduler {
         self.neighbours = neighbours;
         let (members, neighbours) = (&self.members, &self.neighbours);
         self.peers.retain(|node, peer| {
+            if members.contains(node) || neighbours.contains(node) || peer.status.running > 0 {
+                return true;
+            }
+            // What is remembered is that it is connected, no more.
+            *peer = Peer { up: peer.up, due_ms: peer.due_ms, ..Peer::default() };
             peer.up
-                || members.contains(node)
-                || neighbours.contains(node)
-                || peer.status.running > 0
         });
         let joined = members.difference(&before).copied();
         joined.filter(|node| self.is_up(*node)).collect()
@@ -255,9 +257,10 @@ impl Scheduler {
         }
     }
 
-    /// How things are with each peer, and whether it is connected and a member.
+    /// How things are with each member, and whether it is connected.
     pub fn status(&self) -> impl Iterator<Item = (NodeId, &PeerStatus, bool)> {
-        self.peers.iter().map(|(node, peer)| (*node, &peer.status, self.is_up(*node)))
+        let known = self.peers.iter().filter(|(node, _)| self.counts(node));
+        known.map(|(node, peer)| (*node, &peer.status, peer.up))
     }
 
     fn counts(&self, peer: &NodeId) -> bool {
@@ -412,11 +415,18 @@ mod tests {
         assert_eq!(scheduler.set_neighbours(BTreeSet::new(), BTreeSet::new()), []);
         assert_eq!(play(&mut scheduler, 5_000, 10, &Ok(true)), [], "nobody is a member");
         assert!(!scheduler.is_up(node(1)) && scheduler.peers_up().next().is_none());
+        assert_eq!(scheduler.status().next(), None, "strangers are not shown");
         assert_eq!(scheduler.ask(node(1), 5_000), Err(Failed::Disconnected));
         let members = BTreeSet::from([node(1), node(3)]);
         assert_eq!(scheduler.set_neighbours(BTreeSet::new(), members.clone()), [node(1)]);
         assert_eq!(scheduler.set_neighbours(members.clone(), members), [], "it is known by now");
         assert_eq!(scheduler.tick(5_000), [node(1)]);
+        // One that has left is not shown, and begins anew when it comes back on the same connection.
+        assert_eq!(scheduler.set_neighbours(BTreeSet::new(), BTreeSet::new()), []);
+        assert_eq!(scheduler.status().next(), None);
+        let back = BTreeSet::from([node(1)]);
+        assert_eq!(scheduler.set_neighbours(BTreeSet::new(), back), [node(1)]);
+        assert_eq!(scheduler.status().next().unwrap().1.sessions, 0);
         // Of one that is gone without ever having been a member nothing is kept.
         scheduler.down(node(2));
         scheduler.set_neighbours(BTreeSet::new(), BTreeSet::new());
