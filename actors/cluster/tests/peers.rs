@@ -7,6 +7,8 @@ mod support;
 
 #[path = "peers/connect.rs"]
 mod connect;
+#[path = "peers/far.rs"]
+mod far;
 #[path = "peers/faults.rs"]
 mod faults;
 #[path = "peers/refuse.rs"]

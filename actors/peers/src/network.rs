@@ -78,7 +78,8 @@ pub enum SendError {
 
 /// Sends frames to peers.
 pub trait Network: Send + Sync + 'static {
-    /// Queues a frame and never waits. Frames of one (peer, channel, lane) arrive in order while the connection lasts; `lane`
+    /// Queues a frame and never waits. In a partial mesh a frame on [`Channel::Relay`] for a member without a connection waits
+    /// for one to be dialled, and comes back by [`Inbox::unsent`] if that fails. Frames of one (peer, channel, lane) arrive in order while the connection lasts; `lane`
     /// is any number (a hash of a key), equal numbers share a lane, also after a reconnect.
     ///
     /// # Errors
@@ -116,6 +117,9 @@ pub enum PeerEvent {
         node: NodeId,
         /// Why.
         why: String,
+        /// Whether both ends had no use for it (see [`Inbox::needs`]), so nothing is lost. Frames that were sent meanwhile wait
+        /// for the next connection.
+        is_agreed: bool,
     },
 }
 
@@ -130,4 +134,14 @@ pub trait Inbox: Send + Sync + 'static {
     }
     /// A peer has come or gone. For one peer `Up` and `Down` alternate.
     fn peer(&self, event: &PeerEvent);
+    /// Whether something between this node and a peer is under way that would be lost with the connection. Asked before one
+    /// that nobody has used for a while is closed.
+    fn needs(&self, peer: NodeId) -> bool {
+        let _nothing_is_under_way = peer;
+        false
+    }
+    /// A frame that waited for a connection with a node, which could not be made. It was not sent, and will not be.
+    fn unsent(&self, to: NodeId, frame: Frame) {
+        let _nobody_misses_it = (to, frame);
+    }
 }

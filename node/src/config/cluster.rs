@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     /// Who is connected to whom.
     pub(crate) strategy: Strategy,
+    /// To how many each node is connected for good when not to all.
+    pub(crate) active_view: u32,
     /// Where other members come from.
     pub(crate) discovery: Discovery,
     /// Nodes of the cluster, `host:port`.
@@ -104,6 +106,7 @@ impl Default for Cluster {
             advertise: Vec::new(),
             name: NAME.to_owned(),
             strategy: Strategy::FullMesh,
+            active_view: 5,
             discovery: Discovery::Static,
             seeds: Vec::new(),
             dns_names: Vec::new(),
@@ -150,6 +153,17 @@ pub(super) const KEYS: &[Key] = &[
               hundreds of nodes). Equal on all nodes.",
         get: |c| Value::Text(word(STRATEGIES, c.cluster.strategy)),
         set: |c, v| v.choice(STRATEGIES).map(|strategy| c.cluster.strategy = strategy),
+    },
+    Key {
+        path: "cluster.active_view",
+        doc: "Neighbours of a node with strategy \"p2p\", from 2 to 64. Calls and events for other members go\n\
+              over connections that are made when they are needed, and closed when they are not.",
+        get: |c| number(c.cluster.active_view.into()),
+        set: |c, v| {
+            let neighbours = v.int(&(2..=64))?;
+            c.cluster.active_view = u32::try_from(neighbours).map_err(|e| e.to_string())?;
+            Ok(())
+        },
     },
     Key {
         path: "cluster.seeds",

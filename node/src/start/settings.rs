@@ -54,6 +54,10 @@ pub(super) fn transport_config(config: &Config, name: &str, store: &Store) -> tr
             .map(|(cert, key)| TlsFiles { cert, key, ca: cluster.tls_ca.clone() }),
         allow_plaintext: cluster.allow_plaintext,
         partitions: store.partitions(),
+        far: match cluster.strategy {
+            Strategy::FullMesh => None,
+            Strategy::P2p => Some(transport::Far::default()),
+        },
         ..transport::Config::default()
     }
 }
@@ -103,6 +107,10 @@ pub(super) fn replication_config(
                 Strategy::P2p => weald_membership::config::Strategy::P2p,
             },
             max_absence_ms: millis(cluster.max_absence),
+            hyparview: weald_membership::config::HyParView {
+                active_max: usize::try_from(cluster.active_view).unwrap_or(usize::MAX),
+                ..weald_membership::config::HyParView::default()
+            },
             ..weald_membership::config::Config::default()
         },
         broadcast,
@@ -235,6 +243,7 @@ mod tests {
     fn defaults_of_the_configuration_are_those_of_the_parts() {
         let config = replication_config(&Config::default(), "n", PathBuf::new(), Vec::new());
         assert_eq!(config.exchange, weald_exchange::Config::default());
+        assert_eq!(config.membership, weald_membership::config::Config::default());
         let config = Config::default();
         let settings = realm_settings(&config.realm);
         assert_eq!(settings, weald_router::realm::Settings::default());

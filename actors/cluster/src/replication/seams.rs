@@ -11,7 +11,7 @@ use std::sync::Arc;
 use weald_broadcast::{Behind, Merging};
 use weald_exchange::{ExchangeHandle, Lives, MergeFailure};
 use weald_membership::{Connector, DialError, MembershipHandle, Refusal, Renew};
-use weald_peers::PeerInfo;
+use weald_peers::{Liveness, PeerInfo};
 use weald_proto::hello::Refused;
 use weald_storage::{Delta, Evidence, NodeId, Space};
 
@@ -197,5 +197,13 @@ impl Admission for Door {
         if let Some(member) = cluster.members.get(&peer) {
             self.standing.refused_by(&member.name, why, &cluster);
         }
+    }
+
+    fn way_to(&self, node: NodeId) -> Option<Vec<String>> {
+        let cluster = self.membership.cluster();
+        let is_partial = !cluster.is_full_mesh;
+        let member = cluster.members.get(&node).filter(|_| is_partial && node != cluster.own)?;
+        let answers = member.status.is_member() && member.liveness != Liveness::Down;
+        answers.then(|| member.addresses.clone())
     }
 }

@@ -20,7 +20,9 @@ mod listener;
 mod peers;
 mod tls;
 
-pub use peers::{Admission, AdmitAll, ChannelStats, DialFailure, PeerStats, RefusedBy, Transport};
+pub use peers::{
+    Admission, AdmitAll, ChannelStats, DialFailure, Far, PeerStats, RefusedBy, Transport,
+};
 pub use tls::TlsFiles;
 
 use crate::service::{Credentials, Service};
@@ -75,6 +77,8 @@ pub struct Config {
     pub peer_outbound_bytes_max: usize,
     /// A peer that is silent, or does not read, for so long is cut; at least 6 s, as it pings every 1 to 5 s.
     pub peer_idle_timeout: Duration,
+    /// How members are reached that are not connected all the time; none: all are.
+    pub far: Option<Far>,
 }
 
 impl Default for Config {
@@ -99,6 +103,7 @@ impl Default for Config {
             versions: VERSIONS,
             peer_outbound_bytes_max: 16 << 20,          // guess
             peer_idle_timeout: Duration::from_secs(10), // two pings at the slowest pace
+            far: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use weald_cluster::transport::{Config, DialFailure, TlsFiles};
 use weald_link::pki;
-use weald_proto::hello::node::{NodeAnswer, NodeHello};
+use weald_proto::hello::node::{NodeAnswer, NodeHello, VERSIONS};
 use weald_proto::hello::{Hello, MAGIC, Refused, Role, VERSION, decode, encode, encode_within};
 use weald_proto::limits::NODE_HELLO_BYTES_MAX;
 
@@ -43,8 +43,8 @@ async fn nodes_that_do_not_fit_are_told_why() {
     let cases: [Misfit; 5] = [
         (
             |c| c.versions = (3, 4),
-            "the dialled node speaks versions 1 to 1, the dialling one 3 to 4: the dialling one is newer",
-            "the dialled node speaks versions 3 to 4, the dialling one 1 to 1: the dialled one is newer",
+            "the dialled node speaks versions 2 to 2, the dialling one 3 to 4: the dialling one is newer",
+            "the dialled node speaks versions 3 to 4, the dialling one 2 to 2: the dialled one is newer",
         ),
         (
             |c| c.partitions = 16,
@@ -198,7 +198,7 @@ fn opening() -> Vec<u8> {
 
 fn node_hello(name: &str) -> NodeHello {
     NodeHello {
-        versions: (1, 1),
+        versions: VERSIONS,
         cluster: "blue".into(),
         name: name.into(),
         uuid: [5; 16],

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weald_cluster::service::{BoxFuture, Caller, Credentials, Service};
@@ -30,10 +31,13 @@ pub(crate) struct Seen {
     pub(crate) events: Vec<PeerEvent>,
     /// From whom, on which channel, and how many frames had come when a batch was over.
     pub(crate) batch_ends: Vec<(NodeId, Channel, usize)>,
+    /// Frames that came back.
+    pub(crate) unsent: Vec<(NodeId, u64)>,
 }
 
+/// What an inbox saw, and whether it needs everybody.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(pub(crate) Mutex<Seen>);
+pub(crate) struct Recorder(pub(crate) Mutex<Seen>, pub(crate) AtomicBool);
 
 impl Inbox for Recorder {
     fn frame(&self, from: NodeId, channel: Channel, frame: Frame) {
@@ -48,6 +52,14 @@ impl Inbox for Recorder {
 
     fn peer(&self, event: &PeerEvent) {
         self.0.lock().unwrap().events.push(event.clone());
+    }
+
+    fn needs(&self, _peer: NodeId) -> bool {
+        self.1.load(Ordering::SeqCst)
+    }
+
+    fn unsent(&self, to: NodeId, frame: Frame) {
+        self.0.lock().unwrap().unsent.push((to, frame.corr));
     }
 }
 
@@ -85,6 +97,20 @@ pub(crate) struct Without(pub(crate) &'static str);
 impl Admission for Without {
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refused> {
         if peer.name == self.0 { Err(Refused::Evicted(peer.name.clone())) } else { Ok(()) }
+    }
+}
+
+/// Lets everybody in, and knows where members are that need not be connected.
+#[derive(Debug, Default)]
+pub(crate) struct Map(pub(crate) Mutex<BTreeMap<NodeId, Vec<String>>>);
+
+impl Admission for Map {
+    fn admit(&self, _peer: &PeerInfo) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn way_to(&self, node: NodeId) -> Option<Vec<String>> {
+        self.0.lock().unwrap().get(&node).cloned()
     }
 }
 

@@ -438,7 +438,7 @@ async fn lost_connection_ends_sessions_at_once() {
     let begun = Instant::now();
     let lost = a.handle.run(b.id(), soon()).await;
     assert_eq!(lost, Err(RunError::Failed(weald_exchange::core::Failed::Disconnected)));
-    a.handle.peer(&PeerEvent::Down { node: b.id(), why: "cut".to_owned() });
+    a.handle.peer(&PeerEvent::Down { node: b.id(), why: "cut".to_owned(), is_agreed: false });
     let lost = a.handle.run(b.id(), soon()).await;
     assert!(lost.is_err() && begun.elapsed() < Duration::from_secs(5));
     assert!(hub.frames.load(Ordering::SeqCst) < 1_000);

@@ -19,8 +19,9 @@ use crate::limits::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Least and greatest version of the protocol between nodes that this release speaks.
-pub const VERSIONS: (u16, u16) = (1, 1);
+/// Least and greatest version of the protocol between nodes that this release speaks. 2: connections are closed by agreement,
+/// routes are told along trees and carry what they have replaced.
+pub const VERSIONS: (u16, u16) = (2, 2);
 
 /// Number of channels between nodes.
 pub const CHANNELS: usize = 3;

@@ -184,7 +184,11 @@ impl Node {
             wires.connected.remove(&(other.id, self.id));
         }
         for (at, peer) in [(self, other), (other, self)] {
-            at.handle.peer(&PeerEvent::Down { node: peer.id, why: "cut".to_owned() });
+            at.handle.peer(&PeerEvent::Down {
+                node: peer.id,
+                why: "cut".to_owned(),
+                is_agreed: false,
+            });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Dialling other nodes.
 //!
-//! A dialer is a task for one wanted peer. The node with the smaller id dials at once, the other when nothing has come for
+//! A dialer is a task for one wanted peer, or for one that frames wait for; these are dialled at once. The node with the smaller id dials at once, the other when nothing has come for
 //! [`PATIENCE`]: so there is mostly one who dials, and still a connection when only one of the two can reach the other.
 
 use super::Shared;
@@ -364,9 +364,11 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
     let mut has_dialled = false;
     loop {
         changes.borrow_and_update();
-        let (todo, up_since) = {
+        let (todo, up_since, is_wanted, is_demanded) = {
             let table = shared.table();
-            (table.todo(node), table.peer(node).and_then(|peer| peer.up_since))
+            let is_wanted = table.wanted.contains_key(&node);
+            let up_since = table.peer(node).and_then(|peer| peer.up_since);
+            (table.todo(node), up_since, is_wanted, table.is_demanded(node))
         };
         match (was_up, up_since) {
             (Some(since), None) => {
@@ -376,7 +378,9 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
                 }
                 was_up = None;
                 has_dialled = false;
-                tokio::time::sleep(backoff.next()).await;
+                if !is_demanded {
+                    tokio::time::sleep(backoff.next()).await;
+                }
                 continue;
             }
             (_, Some(_)) => was_up = up_since,
@@ -391,7 +395,7 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
             }
             Todo::Dial(lane, addresses) => (lane, addresses),
         };
-        if node < shared.own && !has_dialled {
+        if node < shared.own && !has_dialled && !is_demanded {
             // Any sign of the other end's dialling starts the wait anew.
             if tokio::time::timeout(PATIENCE, changed_for(shared, node)).await.is_ok() {
                 continue;
@@ -408,7 +412,12 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
                     admission.refused_by(node, refused);
                 }
                 failures.log(shared, node, &e);
-                tokio::time::sleep(backoff.next()).await;
+                if is_demanded {
+                    shared.give_up(node, &e.to_string());
+                }
+                if is_wanted {
+                    tokio::time::sleep(backoff.next()).await;
+                }
             }
         }
     }
@@ -417,9 +426,13 @@ async fn keep_dialled(shared: &Arc<Shared>, node: NodeId) {
 /// Returns when something about this peer has changed: what is missing, or whether it is wanted.
 async fn changed_for(shared: &Shared, node: NodeId) {
     let mut changes = shared.changes.subscribe();
-    let before = shared.table().todo(node);
+    let state = || {
+        let table = shared.table();
+        (table.todo(node), table.is_demanded(node))
+    };
+    let before = state();
     while changes.changed().await.is_ok() {
-        if shared.table().todo(node) != before {
+        if state() != before {
             return;
         }
     }

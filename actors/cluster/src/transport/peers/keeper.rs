@@ -52,9 +52,12 @@ pub(in super::super) async fn keep(shared: Arc<Shared>, cx: TaskContext) -> Resu
         changes.borrow_and_update();
         start_dialers(&shared).await;
         let now = Instant::now();
-        if shared.table().has_overdue(now) {
-            shared.change(|table, effects| table.reap(now, effects));
+        let may_stay = |node| shared.way_to(node).is_some();
+        let has_overdue = shared.table().overdue(now).any(|node| !may_stay(node));
+        if has_overdue {
+            shared.change(|table, effects| table.reap(now, may_stay, effects));
         }
+        shared.look_at_far();
         if pings.is_due() {
             shared.ping();
         }
@@ -70,8 +73,8 @@ pub(in super::super) async fn keep(shared: Arc<Shared>, cx: TaskContext) -> Resu
 }
 
 async fn start_dialers(shared: &Arc<Shared>) {
-    let wanted: Vec<_> = shared.table().wanted.keys().copied().collect();
-    for node in wanted {
+    let to_dial = shared.table().to_dial();
+    for node in to_dial {
         if !shared.dialers().insert(node) {
             continue;
         }

@@ -20,6 +20,10 @@ const SERVICE: u8 = 0x10;
 pub(super) const PING: u16 = kind::of(SERVICE, 1);
 /// Answers a [`PING`].
 const PONG: u16 = kind::of(SERVICE, 2);
+/// Says that the sender has no use for its connections, and sends no frames of clients until it is answered.
+pub(super) const RELEASE: u16 = kind::of(SERVICE, 3);
+/// Answers a [`RELEASE`]: the sender has a use for them.
+pub(super) const KEEP: u16 = kind::of(SERVICE, 4);
 /// Time to start the actor of a connection.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -191,6 +195,8 @@ impl Receive for Receiver {
                     link.counters.round_trip(us);
                 }
             }
+            RELEASE => self.shared.on_release(link.peer),
+            KEEP => self.shared.on_keep(link.peer),
             other => match self.shared.inboxes.load().get(&kind::service(other)) {
                 Some(inbox) => inbox.frame(link.peer, link.lane.0, frame),
                 None => self.shared.unknown(link.peer, other),

@@ -19,14 +19,18 @@
 //! What it refuses: plain text, relaying for others, and knowing what frames mean.
 
 mod accept;
+mod demand;
 mod dial;
 mod events;
+mod far;
 mod keeper;
 mod link;
+mod road;
 mod stats;
 mod table;
 
 pub use dial::{DialFailure, RefusedBy};
+pub use far::Far;
 pub use stats::{ChannelStats, PeerStats};
 
 pub(super) use accept::{Accepted, greet};
@@ -37,6 +41,7 @@ use super::{Config, hex};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use events::Events;
 use link::{Link, PING};
+use road::Roads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,7 +50,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use table::{Claim, Effects, Lane, Table};
 use tokio::sync::watch;
-use weald_peers::{Channel, Inbox, Network, PeerEvent, PeerInfo, SendError};
+use weald_peers::{Channel, Inbox, PeerEvent, PeerInfo};
 use weald_proto::Frame;
 use weald_proto::hello::Refused;
 use weald_proto::hello::node::NodeHello;
@@ -64,6 +69,12 @@ pub trait Admission: Send + Sync + 'static {
     /// A wanted peer has refused this node. It must not block.
     fn refused_by(&self, peer: NodeId, why: &Refused) {
         let _nothing_to_do = (peer, why);
+    }
+
+    /// Where a member that answers is reached, if it need not be connected all the time. It must not block.
+    fn way_to(&self, node: NodeId) -> Option<Vec<String>> {
+        let _all_are_connected = node;
+        None
     }
 }
 
@@ -113,6 +124,9 @@ pub(super) struct Shared {
     is_serving: AtomicBool,
     table: Mutex<Table>,
     live: ArcSwap<BTreeMap<NodeId, Arc<Live>>>,
+    /// Where not all are connected: the ways of frames of clients.
+    roads: Roads,
+    following: Mutex<()>,
     inboxes: ArcSwap<Inboxes>,
     admission: ArcSwapOption<Arc<dyn Admission>>,
     events: Events,
@@ -141,6 +155,9 @@ impl Shared {
         };
         for (link, why) in effects.close {
             link.close(&why);
+        }
+        if effects.publish && self.config.far.is_some() {
+            self.follow_roads();
         }
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         self.events.deliver();
@@ -291,7 +308,10 @@ impl Shared {
             PeerEvent::Up(info) => {
                 tracing::info!(event = "peer_up", peer = %info.name, node_id = %info.node, incarnation = info.incarnation, suppressed, "peer up");
             }
-            PeerEvent::Down { node, why } => {
+            PeerEvent::Down { node, why, is_agreed: true } => {
+                tracing::info!(event = "peer_released", node_id = %node, reason = %why, suppressed, "connections that nobody used are closed");
+            }
+            PeerEvent::Down { node, why, is_agreed: false } => {
                 tracing::warn!(event = "peer_down", node_id = %node, reason = %why, suppressed, "peer down");
             }
         }
@@ -342,6 +362,8 @@ impl Transport {
             is_serving: AtomicBool::new(true),
             table: Mutex::new(Table::new(own, config.lanes)),
             live: ArcSwap::default(),
+            roads: Roads::default(),
+            following: Mutex::default(),
             inboxes: ArcSwap::default(),
             admission: ArcSwapOption::empty(),
             events: Events::default(),
@@ -353,9 +375,10 @@ impl Transport {
     }
 
     /// Keeps all channels to these peers connected, at any of the addresses given for each. Replaces what was wanted before:
-    /// connections with others are closed.
+    /// connections with others are closed, with members of a partial mesh once nobody uses them.
     pub fn want(&self, peers: BTreeMap<NodeId, Vec<String>>) {
-        self.shared.change(|table, effects| table.want(peers, effects));
+        let may_stay = |node| self.shared.way_to(node).is_some();
+        self.shared.change(|table, effects| table.want(peers, may_stay, effects));
     }
 
     /// Ends all connections with a peer. One that is wanted is dialled again.
@@ -453,40 +476,5 @@ impl Transport {
     #[must_use]
     pub fn unknown_frames(&self) -> u64 {
         self.shared.unknown.load(Ordering::Relaxed)
-    }
-}
-
-impl Network for Transport {
-    fn send(
-        &self,
-        to: NodeId,
-        channel: Channel,
-        lane: u64,
-        frame: &Frame,
-    ) -> Result<(), SendError> {
-        let live = self.shared.live.load();
-        let links = live.get(&to).ok_or(SendError::NotConnected)?.channel(channel);
-        let count = u64::try_from(links.len()).unwrap_or(u64::MAX);
-        let index = lane.checked_rem(count).and_then(|index| usize::try_from(index).ok());
-        let link = index.and_then(|index| links.get(index)).ok_or(SendError::NotConnected)?;
-        let outbound = link.outbound().ok_or(SendError::NotConnected)?;
-        match outbound.send(frame) {
-            Ok(()) => {
-                link.channel_counters().sent(frame.encoded_len());
-                Ok(())
-            }
-            Err(weald_link::SendError::Full { waiting }) => {
-                link.channel_counters().overflowed();
-                Err(SendError::Full { waiting })
-            }
-            Err(weald_link::SendError::Frame(error)) => Err(SendError::Frame(error)),
-            Err(_ended) => Err(SendError::NotConnected),
-        }
-    }
-
-    fn has_room(&self, to: NodeId, channel: Channel) -> bool {
-        let live = self.shared.live.load();
-        let Some(peer) = live.get(&to) else { return false };
-        peer.channel(channel).iter().all(|link| link.outbound().is_some_and(|o| o.has_room()))
     }
 }

@@ -99,6 +99,11 @@ impl ChannelCounters {
         self.overflow.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Frames from and to the peer.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames_out.load(Ordering::Relaxed).wrapping_add(self.frames_in.load(Ordering::Relaxed))
+    }
+
     fn stats(&self, channel: Channel, links: usize, waiting_bytes: usize) -> ChannelStats {
         ChannelStats {
             channel,

@@ -22,6 +22,8 @@ pub(super) const PEERS_MAX: usize = 1024; // guess
 const COUNTERS_MAX: usize = 2 * PEERS_MAX;
 /// How long a peer that nobody here asked for may stay.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// How long a member stays that was never used for frames of clients, and is not wanted for anything else.
+pub(super) const NEVER_USED: Duration = Duration::from_secs(2);
 
 /// A channel and one of its lanes.
 pub(super) type Lane = (Channel, u8);
@@ -50,6 +52,11 @@ pub(super) struct Peer {
     slots: BTreeMap<Lane, Slot>,
     pub(super) up_since: Option<Instant>,
     keep_until: Instant,
+    /// When the other end was told that it is of no use.
+    pub(super) leaving: Option<Instant>,
+    /// Frames of clients from and to it, and since when there were no more; the same at the beginning.
+    pub(super) used: (u64, Instant),
+    pub(super) used_before: u64,
 }
 
 /// Who asks for a place.
@@ -78,7 +85,9 @@ pub(super) struct Table {
     own: NodeId,
     lanes: [u8; CHANNELS],
     pub(super) wanted: BTreeMap<NodeId, Vec<String>>,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Who is dialled because something waits for it, and until when.
+    pub(super) demanded: BTreeMap<NodeId, (Vec<String>, Instant)>,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
     counters: BTreeMap<NodeId, Arc<Counters>>,
     /// Lanes that this node is in a handshake for, by the name in the peer's certificate.
     dialling: BTreeSet<(String, Lane)>,
@@ -91,6 +100,7 @@ impl Table {
             own,
             lanes,
             wanted: BTreeMap::new(),
+            demanded: BTreeMap::new(),
             peers: BTreeMap::new(),
             counters: BTreeMap::new(),
             dialling: BTreeSet::new(),
@@ -146,6 +156,7 @@ impl Table {
         self.last_link += 1;
         let link = Link::new(self.last_link, node, lane, claim.by_smaller, self.counters_of(node));
         let lanes = effective(self.lanes, hello.lanes);
+        let used_before = link.counters.channel(Channel::Relay).frames();
         let peer = self.peers.entry(node).or_insert_with(|| Peer {
             info: Arc::new(info_of(hello)),
             boot: hello.boot,
@@ -153,6 +164,9 @@ impl Table {
             slots: BTreeMap::new(),
             up_since: None,
             keep_until: now + GRACE,
+            leaving: None,
+            used: (used_before, now),
+            used_before,
         });
         let info = info_of(hello);
         if *peer.info != info {
@@ -194,6 +208,7 @@ impl Table {
             all_lanes(peer.lanes).all(|lane| peer.slots.get(&lane).is_some_and(|slot| slot.is_up));
         if is_whole && peer.up_since.is_none() {
             peer.up_since = Some(now);
+            self.demanded.remove(&link.peer);
             effects.publish = true;
             effects.events.push(weald_peers::PeerEvent::Up(Arc::clone(&peer.info)));
             link.counters.connected();
@@ -223,36 +238,46 @@ impl Table {
         effects.close.extend(links);
         if peer.up_since.is_some() {
             effects.publish = true;
-            effects.events.push(weald_peers::PeerEvent::Down { node, why: why.to_owned() });
+            let (why, is_agreed) = (why.to_owned(), peer.leaving.is_some());
+            effects.events.push(weald_peers::PeerEvent::Down { node, why, is_agreed });
         }
     }
 
-    /// Replaces what is wanted. Who was wanted and is not any more goes at once.
-    pub(super) fn want(&mut self, wanted: BTreeMap<NodeId, Vec<String>>, effects: &mut Effects) {
+    /// Replaces what is wanted. Who was wanted and is not any more goes at once, unless it may stay.
+    pub(super) fn want(
+        &mut self,
+        wanted: BTreeMap<NodeId, Vec<String>>,
+        may_stay: impl Fn(NodeId) -> bool,
+        effects: &mut Effects,
+    ) {
         let before = std::mem::replace(&mut self.wanted, wanted);
         self.wanted.remove(&self.own);
-        let gone: Vec<_> =
-            before.into_keys().filter(|node| !self.wanted.contains_key(node)).collect();
+        let is_gone = |node: &NodeId| !self.wanted.contains_key(node) && !may_stay(*node);
+        let gone: Vec<_> = before.into_keys().filter(is_gone).collect();
         for node in gone {
             self.take_down(node, "not wanted any more", effects);
         }
     }
 
-    /// Ends the connections of peers that nobody here has asked for in time.
-    pub(super) fn reap(&mut self, now: Instant, effects: &mut Effects) {
-        let is_over = |(node, peer): (&NodeId, &Peer)| {
-            (!self.wanted.contains_key(node) && peer.keep_until <= now).then_some(*node)
-        };
-        let over: Vec<_> = self.peers.iter().filter_map(is_over).collect();
+    /// Ends the connections of peers that nobody here has asked for in time, but for those that may stay.
+    pub(super) fn reap(
+        &mut self,
+        now: Instant,
+        may_stay: impl Fn(NodeId) -> bool,
+        effects: &mut Effects,
+    ) {
+        let over: Vec<_> = self.overdue(now).filter(|node| !may_stay(*node)).collect();
         for node in over {
             self.take_down(node, "not wanted", effects);
         }
     }
 
-    /// Whether [`Table::reap`] would end something.
-    pub(super) fn has_overdue(&self, now: Instant) -> bool {
-        let mut peers = self.peers.iter();
-        peers.any(|(node, peer)| peer.keep_until <= now && !self.wanted.contains_key(node))
+    /// Peers that nobody here has asked for in time.
+    pub(super) fn overdue(&self, now: Instant) -> impl Iterator<Item = NodeId> {
+        let is_over = move |(node, peer): &(&NodeId, &Peer)| {
+            peer.keep_until <= now && !self.wanted.contains_key(node)
+        };
+        self.peers.iter().filter(is_over).map(|(node, _)| *node)
     }
 
     /// Notes why a peer is not connected.
@@ -269,7 +294,10 @@ impl Table {
 
     /// What a dialer of this peer has to do.
     pub(super) fn todo(&self, node: NodeId) -> Todo {
-        let Some(addresses) = self.wanted.get(&node) else { return Todo::Unwanted };
+        let demanded = || self.demanded.get(&node).map(|(addresses, _)| addresses);
+        let Some(addresses) = self.wanted.get(&node).or_else(demanded) else {
+            return Todo::Unwanted;
+        };
         match self.missing(node) {
             Some(lane) => Todo::Dial(lane, addresses.clone()),
             None => Todo::Nothing,

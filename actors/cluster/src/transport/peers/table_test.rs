@@ -289,17 +289,17 @@ fn peers_that_nobody_wants_go_after_a_while_and_those_no_longer_wanted_at_once()
     let (table, now) = (&mut world.tables[0], world.now);
     let mut effects = Effects::default();
     table.wanted.clear();
-    assert!(!table.has_overdue(now));
-    table.reap(now + GRACE / 2, &mut effects);
+    assert!(table.overdue(now).next().is_none());
+    table.reap(now + GRACE / 2, |_| false, &mut effects);
     assert!(effects.close.is_empty());
     table.keep(id(1), now + GRACE / 2);
-    table.reap(now + GRACE, &mut effects);
+    table.reap(now + GRACE, |_| false, &mut effects);
     assert!(effects.close.is_empty(), "kept a while longer");
-    table.want(BTreeMap::from([(id(1), vec![]), (id(0), vec![])]), &mut effects);
+    table.want(BTreeMap::from([(id(1), vec![]), (id(0), vec![])]), |_| false, &mut effects);
     assert_eq!(table.wanted.len(), 1, "never itself");
-    table.reap(now + GRACE * 9, &mut effects);
+    table.reap(now + GRACE * 9, |_| false, &mut effects);
     assert!(effects.close.is_empty());
-    table.want(BTreeMap::new(), &mut effects);
+    table.want(BTreeMap::new(), |_| false, &mut effects);
     assert!(effects.close.len() == 4 && table.peer(id(1)).is_none());
 }
 
