@@ -89,21 +89,44 @@ pub(crate) fn continued(
         ppt: asked.options.ppt,
         payload: asked.payload,
     };
+    pass_chunk(realm, work, session, request_id, callee, &request);
+    Ok(())
+}
+
+/// Sends a chunk of a call again, to whoever works on it now: where it was sent first it did not arrive.
+pub(crate) fn chunk_again(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    request_id: RequestId,
+    request: &Request,
+) {
+    let callee = session.calls().get(request_id).and_then(|call| call.callee.clone());
+    pass_chunk(realm, work, session, request_id, callee, request);
+}
+
+fn pass_chunk(
+    realm: &Arc<Realm>,
+    work: &mut Work,
+    session: &Handle,
+    request_id: RequestId,
+    callee: Option<Callee<Handle>>,
+    request: &Request,
+) {
     let sent = match callee {
         None => Ok(()),
         Some(Callee::Local { session: callee, invocation }) => {
-            chunk(&callee, invocation, &request, realm.limits(), &mut work.flushes)
+            chunk(&callee, invocation, request, realm.limits(), &mut work.flushes)
         }
         Some(Callee::Remote { node, registration }) => {
             let key = CallKey { session: session.id(), request: request_id };
-            realm.relay().chunk(node, realm.name(), key, registration, &request);
+            realm.relay().chunk(node, realm.name(), key, registration, request);
             Ok(())
         }
     };
     if let Err(refusal) = sent {
         super::cancel::cancel(realm, work, session, request_id, CancelMode::KillNoWait, &refusal);
     }
-    Ok(())
 }
 
 fn check_features(session: &Handle, options: &CallOptions) -> Result<(), Violation> {
@@ -220,12 +243,16 @@ pub(crate) fn route(
                 }
                 match realm.relay().call(node, realm.name(), key, row.id(), &request) {
                     Ok(()) => return Ok(()),
-                    Err(NotSent::Unreachable) => retry = retry.without(Tried::Node(node)),
+                    Err(NotSent::Unreachable) => retry = retry.without(Tried::Unreached(node)),
                     Err(NotSent::TooLarge) => return Err(too_large("the node of the callee")),
                 }
             }
             Choice::Busy => {
                 return Err(Refusal::new(error::NO_AVAILABLE_CALLEE, "all callees are busy"));
+            }
+            Choice::Nobody if retry.is_unreached => {
+                let message = "a node with callees cannot be reached";
+                return Err(Refusal::new(error::NETWORK_FAILURE, message));
             }
             Choice::Nobody if is_rerouted => {
                 return Err(Refusal::new(error::NO_AVAILABLE_CALLEE, "no callee has time for it"));

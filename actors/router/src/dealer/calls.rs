@@ -228,6 +228,14 @@ impl<S: Clone, K> Calls<S, K> {
         self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
+    /// Whether a node works on any of them.
+    #[must_use]
+    pub fn is_anything_at(&self, node: NodeId) -> bool {
+        let works =
+            |callee: &Callee<S>| matches!(callee, Callee::Remote { node: at, .. } if *at == node);
+        self.calls.values().any(|call| call.callee.as_ref().is_some_and(works))
+    }
+
     /// The calls that a node worked on which is no more; they are over.
     pub fn node_lost(&mut self, node: NodeId) -> Vec<RequestId> {
         let lost: Vec<RequestId> = self

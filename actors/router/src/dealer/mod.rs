@@ -77,11 +77,13 @@ pub(crate) struct Retry {
     pub(crate) sessions: Vec<SessionId>,
     /// Nodes whose callees were asked in vain.
     pub(crate) nodes: Vec<NodeId>,
+    /// Whether one of these could not be reached.
+    pub(crate) is_unreached: bool,
 }
 
 impl Retry {
     pub(crate) fn new(request: Arc<Request>) -> Self {
-        Self { request, sessions: Vec::new(), nodes: Vec::new() }
+        Self { request, sessions: Vec::new(), nodes: Vec::new(), is_unreached: false }
     }
 
     /// The same, without another callee.
@@ -90,6 +92,10 @@ impl Retry {
         match tried {
             Tried::Session(session) => retry.sessions.push(session),
             Tried::Node(node) => retry.nodes.push(node),
+            Tried::Unreached(node) => {
+                retry.nodes.push(node);
+                retry.is_unreached = true;
+            }
         }
         retry
     }
@@ -106,6 +112,8 @@ pub(crate) enum Tried {
     Session(SessionId),
     /// Another node, with all its callees.
     Node(NodeId),
+    /// One that could not be reached.
+    Unreached(NodeId),
 }
 
 /// Whether a callee has as many invocations of a registration as it wants at a time.

@@ -69,8 +69,8 @@ impl Actor for InterestActor {
         myself: ActorRef<Msg>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let told = shared.connected();
         let watch = shared.parts.cluster.clone();
+        let told = links(&shared, &watch.borrow());
         let mut state = State { watch, told, armed_ms: None, shared };
         // Outputs that a predecessor has left come first.
         let is_whole = !state.shared.running.is_poisoned();
@@ -124,10 +124,11 @@ impl State {
         let cluster = Arc::clone(&self.watch.borrow_and_update());
         let members = presences(&cluster);
         self.input(Input::Members { members, is_full_mesh: cluster.is_full_mesh });
+        self.on_peers();
     }
 
     fn on_peers(&mut self) {
-        let connected = self.shared.connected();
+        let connected = links(&self.shared, &self.watch.borrow());
         if connected == self.told {
             return;
         }
@@ -259,6 +260,14 @@ impl State {
             myself.send_after(Duration::from_millis(wait_ms), || Msg::Due);
         }
     }
+}
+
+/// The connections along which rows go: all in a full mesh, otherwise those with neighbours. Others come and go with the calls
+/// that need them.
+fn links(shared: &Shared, cluster: &Cluster) -> BTreeMap<NodeId, u64> {
+    let mut connected = shared.connected();
+    connected.retain(|node, _| cluster.is_full_mesh || cluster.neighbours.contains(node));
+    connected
 }
 
 fn presences(cluster: &Cluster) -> BTreeMap<NodeId, Presence> {

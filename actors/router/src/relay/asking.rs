@@ -53,6 +53,11 @@ impl Asks {
         }
     }
 
+    /// Whether a node is to answer something.
+    pub(super) fn is_asked(&self, node: NodeId) -> bool {
+        self.open().values().any(|ask| ask.waiting.contains(&node))
+    }
+
     /// A node is lost, and will not answer.
     pub(super) fn lost(&self, node: NodeId) {
         let mut open = self.open();
@@ -82,7 +87,8 @@ impl Relay {
         realm: &ByteString,
         query: &Query,
     ) -> Option<BoxFuture<'static, Vec<Part>>> {
-        let peers = self.peers.load();
+        let peers: BTreeSet<NodeId> =
+            self.connected.load().union(&self.known.load()).copied().collect();
         if peers.is_empty() || self.asks.open().len() >= ASKS_MAX {
             return None;
         }
@@ -90,9 +96,9 @@ impl Relay {
         let body = pack(query).ok()?;
         let frame = Message::Ask { realm: realm.clone(), ask: id, body }.encode().ok()?;
         let (done, answered) = oneshot::channel();
-        let ask = Ask { waiting: BTreeSet::clone(&peers), parts: Vec::new(), done };
+        let ask = Ask { waiting: peers.clone(), parts: Vec::new(), done };
         self.asks.open().insert(id, ask);
-        for node in peers.iter() {
+        for node in &peers {
             if self.send_frame(*node, id, &frame).is_err() {
                 self.asks.told(*node, id, Part::Nothing);
             }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use weald_peers::{Channel, Inbox, PeerEvent};
 use weald_proto::Frame;
 use weald_storage::NodeId;
@@ -22,6 +23,7 @@ use crate::realm::Realm;
 use crate::registry::Kind;
 use crate::router::Router;
 use crate::session::Work;
+use crate::session::handle::Handle;
 
 impl Inbox for Relay {
     fn frame(&self, from: NodeId, channel: Channel, frame: Frame) {
@@ -46,19 +48,56 @@ impl Inbox for Relay {
         if let Some(interest) = self.interest.get() {
             interest.peer(event);
         }
-        let change = |change: &dyn Fn(&mut BTreeSet<NodeId>)| {
-            self.peers.rcu(|peers| {
-                let mut peers = BTreeSet::clone(peers);
-                change(&mut peers);
-                peers
-            });
-        };
         match event {
-            PeerEvent::Up(info) => change(&|peers| _ = peers.insert(info.node)),
-            PeerEvent::Down { node, .. } => {
-                change(&|peers| _ = peers.remove(node));
-                self.lost(*node);
+            PeerEvent::Up(info) => set(&self.connected, info.node, true),
+            PeerEvent::Down { node, is_agreed, .. } => {
+                set(&self.connected, *node, false);
+                if !is_agreed {
+                    self.lost(*node);
+                }
             }
+        }
+    }
+
+    fn needs(&self, peer: NodeId) -> bool {
+        let Some(router) = self.router() else { return false };
+        let calls_there = |realm: &Arc<Realm>| {
+            realm.sessions().values().any(|session| session.calls().is_anything_at(peer))
+        };
+        self.asks.is_asked(peer)
+            || self.incoming.is_any_of(peer)
+            || router.realms().any(calls_there)
+    }
+
+    fn unsent(&self, to: NodeId, frame: Frame) {
+        Self::count(&self.totals.lost);
+        let Some(router) = self.router() else { return };
+        // It is this node's own, and was readable.
+        let Ok(message) = Message::decode(frame, router.limits()) else { return };
+        let mut work = Work::new();
+        match message {
+            Message::Call(call) => {
+                if let Some((realm, session)) = caller(&router, &call) {
+                    let tried = Tried::Unreached(to);
+                    reroute(&realm, &mut work, &session, call.key.request, tried, false);
+                }
+            }
+            Message::Chunk(chunk) => {
+                if let Some((realm, session)) = caller(&router, &chunk) {
+                    let request = chunk.key.request;
+                    call::chunk_again(&realm, &mut work, &session, request, &chunk.into());
+                }
+            }
+            Message::Ask { ask, .. } => self.asks.told(to, ask, Part::Nothing),
+            // Events, answers to a node that cannot be reached, what belongs to a call that was not sent either.
+            Message::Publish(_)
+            | Message::Cancel { .. }
+            | Message::Answer { .. }
+            | Message::Failure { .. }
+            | Message::NotThere { .. }
+            | Message::Taken { .. }
+            | Message::Revoke { .. }
+            | Message::Reply { .. } => {}
         }
     }
 
@@ -182,6 +221,29 @@ impl Relay {
         let Ok(body) = pack(part) else { return };
         let _lost_or_sent = self.send(node, ask, &Message::Reply { ask, body });
     }
+}
+
+/// Puts a node into a set, or takes it out.
+pub(super) fn set(nodes: &ArcSwap<BTreeSet<NodeId>>, node: NodeId, is_in: bool) {
+    if nodes.load().contains(&node) == is_in {
+        return;
+    }
+    nodes.rcu(|nodes| {
+        let mut nodes = BTreeSet::clone(nodes);
+        if is_in {
+            nodes.insert(node);
+        } else {
+            nodes.remove(&node);
+        }
+        nodes
+    });
+}
+
+/// The session whose call it is.
+fn caller(router: &Arc<Router>, call: &frames::Call) -> Option<(Arc<Realm>, Handle)> {
+    let realm = router.realm(&call.realm)?;
+    let session = realm.session(call.key.session)?;
+    Some((realm, session))
 }
 
 fn answered(realm: &Arc<Realm>, work: &mut Work, from: NodeId, key: CallKey, reply: Reply) {

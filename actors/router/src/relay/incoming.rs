@@ -56,6 +56,14 @@ impl Incoming {
         locked(&self.of(node)).remove(&key)
     }
 
+    /// Whether callers of a node wait.
+    pub(super) fn is_any_of(&self, node: NodeId) -> bool {
+        let nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = nodes.get(&node).map(Arc::clone);
+        drop(nodes);
+        calls.is_some_and(|calls| !locked(&calls).is_empty())
+    }
+
     /// A node is lost: its callers wait no more.
     pub(super) fn lost(&self, node: NodeId, work: &mut Work) {
         let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);

@@ -6,8 +6,9 @@
 //! What it guarantees: messages of one session to another node arrive in their order, and are dealt with in it; a call whose
 //! node is lost ends at once; what a lost node's sessions have called here is interrupted. A publication costs one message
 //! for each interested node, a call one each way.
-//! What it refuses: to queue for a node that is not connected or does not keep up: events are lost then, calls go elsewhere or
-//! fail.
+//! What it refuses: to queue for a node that does not keep up, or in a full mesh is not connected: events are lost then, calls
+//! go elsewhere or fail. Where not all nodes are connected the network connects those that have something to say to each other,
+//! and gives back what it could not send.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -77,7 +78,9 @@ pub struct Relay {
     network: Option<Arc<dyn Network>>,
     interest: OnceLock<InterestHandle>,
     router: OnceLock<Weak<Router>>,
-    peers: ArcSwap<BTreeSet<NodeId>>,
+    connected: ArcSwap<BTreeSet<NodeId>>,
+    /// Nodes whose rows are in use, which need not be connected.
+    known: ArcSwap<BTreeSet<NodeId>>,
     incoming: Incoming,
     asks: Asks,
     flushes: Mutex<BTreeMap<NodeId, weald_transports::Flushes>>,
@@ -99,7 +102,8 @@ impl Relay {
             network,
             interest: OnceLock::new(),
             router: OnceLock::new(),
-            peers: ArcSwap::default(),
+            connected: ArcSwap::default(),
+            known: ArcSwap::default(),
             incoming: Incoming::default(),
             asks: Asks::default(),
             flushes: Mutex::default(),

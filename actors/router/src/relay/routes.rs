@@ -6,6 +6,7 @@ use std::sync::Arc;
 use weald_storage::NodeId;
 
 use super::Relay;
+use super::inbox::set;
 use crate::dealer::register;
 use crate::interest::{Change, Routes, change_for};
 use crate::realm::Realm;
@@ -32,6 +33,7 @@ impl Routes for Relay {
     }
 
     fn drop_node(&self, node: NodeId) {
+        self.heard_of(node, false);
         let Some(router) = self.router() else { return };
         for realm in router.realms() {
             realm.change(&mut Work::new(), |tables, _, effects| tables.drop_node(node, effects));
@@ -39,6 +41,7 @@ impl Routes for Relay {
     }
 
     fn usable(&self, node: NodeId, is_usable: bool) {
+        self.heard_of(node, is_usable);
         let Some(router) = self.router() else { return };
         for realm in router.realms() {
             let work = &mut Work::new();
@@ -46,6 +49,16 @@ impl Routes for Relay {
                 tables.set_node_usable(node, is_usable, effects);
             });
             resolve(realm, work);
+        }
+    }
+}
+
+impl Relay {
+    /// A node answers, or does not any more.
+    fn heard_of(&self, node: NodeId, is_known: bool) {
+        set(&self.known, node, is_known);
+        if !is_known {
+            self.asks.lost(node);
         }
     }
 }
