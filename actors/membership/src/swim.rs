@@ -282,6 +282,10 @@ impl Detector {
     pub fn on_failed(&mut self, seq: u64) {
         if let Some(probe) = self.probes.get_mut(&seq) {
             probe.failed += 1;
+            if probe.is_hinted && probe.failed >= probe.asked {
+                // The connection broke, and nobody else is to be waited for.
+                probe.fail_at_ms = 0;
+            }
         }
     }
 
@@ -424,12 +428,12 @@ impl Detector {
             return;
         }
         let scale = suspicion_scale(self.peers.len() + 1);
-        // Where everybody is connected, the others say whether they reach it; where not, the refutation takes its way.
-        let is_hinted = probe.is_hinted && around.probed.is_none();
-        let max_ms = if is_hinted {
-            self.config.suspect_hinted_ms
-        } else {
-            self.config.suspect_ms * scale / 100
+        let max_ms = match (probe.is_hinted, around.probed) {
+            // Where everybody is connected, the others say whether they reach it.
+            (true, None) => self.config.suspect_hinted_ms,
+            // Where not, the refutation takes its way.
+            (true, Some(_)) => self.config.suspect_hinted_ms * scale / 100,
+            (false, _) => self.config.suspect_ms * scale / 100,
         };
         self.turn(now_ms, probe.target, Liveness::Suspect, None, out);
         if let Some(peer) = self.peers.get_mut(&probe.target) {
