@@ -13,7 +13,7 @@ use weald_tests::harness::wires::Wire;
 use weald_tests::wamp::{Got, ID, Log, PATIENCE, Peer, Serializer, Transport, details};
 
 /// Time in which calls in flight fail and routes are gone after a death.
-const DEATH_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const DEATH_WITHIN: Duration = Duration::from_secs(2);
 /// Time in which routes of live sessions are equal on all nodes after a cut.
 const HEAL_WITHIN: Duration = Duration::from_secs(10);
 
@@ -31,14 +31,14 @@ pub(crate) fn add(run: &mut Run) {
 }
 
 /// Nodes, their doors, and a transcript that is shown when a case fails.
-struct Stage {
-    cluster: Cluster,
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
     doors: Vec<Doors>,
     log: Log,
 }
 
 impl Stage {
-    fn peer(&self, name: &str, node: usize) -> Peer {
+    pub(crate) fn peer(&self, name: &str, node: usize) -> Peer {
         let at = &self.doors[node].raw;
         let mut peer =
             Peer::connect(name, at, Transport::RawSocket, Serializer::MsgPack, &self.log);
@@ -54,7 +54,7 @@ impl Stage {
         self.cluster.wires().heal();
     }
 
-    fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         self.cluster.start_nodes(&[node]);
         self.doors[node] = nodes::doors(&self.cluster, node);
     }
@@ -81,7 +81,16 @@ impl Stage {
 
 /// Runs a case on a cluster of its own.
 fn on(name: &str, wire: Wire, nodes: usize, case: impl FnOnce(&mut Stage) -> String) -> String {
-    let (cluster, doors) = nodes::start(name, Options::new(wire, nodes));
+    on_cluster(name, Options::new(wire, nodes), case)
+}
+
+/// The same, with any options.
+pub(crate) fn on_cluster(
+    name: &str,
+    options: Options,
+    case: impl FnOnce(&mut Stage) -> String,
+) -> String {
+    let (cluster, doors) = nodes::start(name, options);
     let mut stage = Stage { cluster, doors, log: Log::default() };
     let found = catch_unwind(AssertUnwindSafe(|| case(&mut stage)));
     match found {

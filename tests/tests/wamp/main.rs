@@ -24,6 +24,7 @@ mod limits;
 mod meta;
 mod net;
 mod nodes;
+mod p2p;
 mod patterns;
 mod payloads;
 mod ports;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         bounds::add,
         realm::add,
         cluster::add,
+        p2p::add,
         interop::add,
     ];
     groups.iter().for_each(|group| group(&mut run));

@@ -4,7 +4,9 @@ use crate::net::{Doors, Net, Variant};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 use weald_tests::harness::cluster::{Cluster, Options};
+use weald_tests::harness::wait::wait_until;
 use weald_tests::harness::wires::Wire;
 use weald_tests::wamp::{At, Serializer, Transport};
 
@@ -15,16 +17,19 @@ const AT: &str = "WEALD_WAMP_AT";
 pub(crate) const KEPT: &str = "kept";
 /// What clients of the nodes of the matrix are trusted.
 pub(crate) const TRUST_LEVEL: u64 = 4;
+/// Time in which a node that is ready lets clients in: it knows the routes of the others first.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where the listeners of a running node are.
 pub(crate) fn doors(cluster: &Cluster, node: usize) -> Doors {
-    let status = cluster.block(cluster.client(node).status());
-    let status = status.unwrap_or_else(|e| panic!("status of n{node}: {e}"));
-    let at = |name: &str| {
-        let address = status["listen"][name].as_str().and_then(|text| text.parse().ok());
-        At::Tcp(address.unwrap_or_else(|| panic!("no {name} in {}", status["listen"])))
-    };
-    Doors { raw: at("rawsocket"), web: at("http") }
+    wait_until(OPEN_WITHIN, &format!("n{node} to let clients in"), || {
+        let status = cluster.block(cluster.client(node).status()).map_err(|e| e.to_string())?;
+        let at = |name: &str| {
+            let address = status["listen"][name].as_str().and_then(|text| text.parse().ok());
+            address.map(At::Tcp).ok_or_else(|| format!("no {name} in {}", status["listen"]))
+        };
+        Ok::<_, String>(Doors { raw: at("rawsocket")?, web: at("http")? })
+    })
 }
 
 /// Nodes on which everything that can be announced is on.
