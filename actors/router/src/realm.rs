@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use bytestring::ByteString;
+use weald_supervision::TasksHandle;
 use weald_wamp::message::{InvokePolicy, MatchPolicy};
 use weald_wamp::roles::Roles;
 use weald_wamp::{Limits, SessionId, uri};
@@ -99,6 +100,8 @@ pub struct Parts {
     pub shelf: Arc<dyn Shelf>,
     /// What time it is.
     pub clock: Clock,
+    /// Runs what no session's task can wait for.
+    pub errands: TasksHandle,
 }
 
 impl fmt::Debug for Parts {
@@ -235,16 +238,6 @@ impl Realm {
     /// A session of this node.
     pub(crate) fn session(&self, id: SessionId) -> Option<Handle> {
         self.sessions.load().get(&id).cloned()
-    }
-
-    /// An id that no session of this node has; that another node's has it is as likely as guessing it.
-    pub(crate) fn new_session_id(&self, rng: &mut fastrand::Rng) -> SessionId {
-        loop {
-            let Some(id) = SessionId::new(rng.u64(1..1 << 53)) else { continue };
-            if !self.sessions.load().contains_key(&id) {
-                return id;
-            }
-        }
     }
 
     /// What the rules of access say.
@@ -401,6 +394,24 @@ impl Realm {
     /// Keeps an event for later subscribers, some time soon.
     pub(crate) fn retain_later(self: &Arc<Self>, publication: Publication) {
         let realm = Arc::clone(self);
-        tokio::spawn(async move { realm.retain(&publication).await });
+        // Not kept: retention is best effort.
+        self.run("retain", async move { realm.retain(&publication).await });
+    }
+
+    /// Runs what no session's task can wait for, under supervision. False when it does not: the node stops, or too much
+    /// runs already.
+    pub(crate) fn run(
+        &self,
+        what: &'static str,
+        errand: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
+        let started = self.parts.errands.start(what, |_context| async move {
+            errand.await;
+            Ok(())
+        });
+        if let Err(error) = &started {
+            tracing::debug!(event = "errand_not_run", what, %error, "an errand was not run");
+        }
+        started.is_ok()
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::realm::Realm;
 use crate::relay::Relay;
 use crate::session::Ending;
+use crate::session::ids::Ids;
 
 /// What holds for all clients of a node.
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ pub struct Router {
     realms: BTreeMap<ByteString, Arc<Realm>>,
     relay: Arc<Relay>,
     clock: Clock,
+    ids: Arc<Ids>,
     is_draining: watch::Sender<bool>,
 }
 
@@ -53,9 +55,17 @@ impl Router {
         realms: impl IntoIterator<Item = Arc<Realm>>,
         relay: Arc<Relay>,
         clock: Clock,
+        ids: Arc<Ids>,
     ) -> Arc<Self> {
         let realms = realms.into_iter().map(|realm| (realm.name().clone(), realm)).collect();
-        Arc::new(Self { settings, realms, relay, clock, is_draining: watch::Sender::new(false) })
+        Arc::new(Self {
+            settings,
+            realms,
+            relay,
+            clock,
+            ids,
+            is_draining: watch::Sender::new(false),
+        })
     }
 
     /// What holds for all clients.
@@ -85,6 +95,11 @@ impl Router {
     #[must_use]
     pub fn relay(&self) -> &Arc<Relay> {
         &self.relay
+    }
+
+    /// Whence sessions have their ids.
+    pub(crate) fn ids(&self) -> &Arc<Ids> {
+        &self.ids
     }
 
     /// The moment of a reading of the realms' clock.

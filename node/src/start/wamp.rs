@@ -18,6 +18,7 @@ use weald_router::clock::Clock;
 use weald_router::interest::{self, InterestHandle};
 use weald_router::listen::{self, Bound, Port};
 use weald_router::relay::Relay;
+use weald_router::session::ids::Ids;
 use weald_router::{Realm, Router, realm};
 use weald_storage::{DeclareError, Replicated, Space};
 use weald_supervision::{ChildSpec, TasksHandle, TasksSpec};
@@ -61,6 +62,7 @@ pub(super) struct Wamp {
     pub(super) router: Arc<Router>,
     config: Config,
     sessions: TasksHandle,
+    errands: TasksHandle,
     interest: InterestHandle,
     egress: Arc<Egress>,
     doors: Vec<Door>,
@@ -85,6 +87,7 @@ impl Wamp {
         let relay = Relay::new(inner.node_id(), Some(Arc::clone(&network)));
         let clock = Clock::new(tokio::time::Instant::now(), node::wall_ms);
         let settings = settings::router_settings(config);
+        let errands = TasksHandle::new("errands");
         let realm = Realm::new(realm::Parts {
             name: ByteString::from_static(REALM),
             settings: settings::realm_settings(&config.realm),
@@ -97,8 +100,10 @@ impl Wamp {
             relay: Arc::clone(&relay),
             shelf,
             clock,
+            errands: errands.clone(),
         });
-        let router = Router::new(settings, [realm], Arc::clone(&relay), clock);
+        let ids = Ids::new(cluster.clone());
+        let router = Router::new(settings, [realm], Arc::clone(&relay), clock, ids);
         let interest = InterestHandle::new(interest::Parts {
             own: inner.node_id(),
             // What clients want is gone with the process, so it has a life as memory tables have.
@@ -115,6 +120,7 @@ impl Wamp {
             router,
             config: config.clone(),
             sessions: TasksHandle::new("sessions"),
+            errands,
             interest,
             egress: Egress::new(settings::egress(&config.clients)),
             doors,
@@ -122,11 +128,16 @@ impl Wamp {
         })
     }
 
-    /// What routes, in the order of starting: what other nodes want, then the supervisor of sessions.
+    /// What routes, in the order of starting: what other nodes want, what sessions leave to others to do, then the supervisor
+    /// of sessions.
     pub(super) fn children(&self) -> Vec<ChildSpec> {
         let shutdown = self.router.settings().goodbye_timeout + STOP_TIME;
         let sessions = TasksSpec { tasks_max: SESSIONS_MAX, shutdown };
-        vec![self.interest.child_spec(), ChildSpec::tasks("sessions", &self.sessions, sessions)]
+        vec![
+            self.interest.child_spec(),
+            ChildSpec::tasks("errands", &self.errands, TasksSpec::default()),
+            ChildSpec::tasks("sessions", &self.sessions, sessions),
+        ]
     }
 
     /// The ports, and what keeps their certificates new.

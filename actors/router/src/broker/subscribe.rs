@@ -129,7 +129,8 @@ pub(crate) fn told_revoked(
     if let Some(reason) = reason {
         details.insert("reason", reason);
     }
-    tokio::spawn(async move {
+    // Not run, the node stops: the session hears of that anyway.
+    realm.run("tell-revoked", async move {
         readers.done().await;
         let message =
             Message::Unsubscribed(Unsubscribed { request: None, revocation: Some(details) });

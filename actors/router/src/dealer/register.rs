@@ -161,7 +161,8 @@ pub(crate) fn told_revoked(
         details.insert("reason", reason);
     }
     let message = Message::Unregistered(Unregistered { request: None, revocation: Some(details) });
-    tokio::spawn(async move {
+    // Not run, the node stops: the session hears of that anyway.
+    realm.run("tell-revoked", async move {
         readers.done().await;
         let mut work = Work::new();
         for callee in callees {

@@ -6,7 +6,9 @@ use weald_wamp::RequestId;
 use weald_wamp::message::RequestType;
 
 use super::query::{Query, answer, merge};
+use crate::dealer::Refusal;
 use crate::dealer::calls::Call;
+use crate::error;
 use crate::realm::Realm;
 use crate::session::handle::Handle;
 use crate::session::{Work, reply};
@@ -27,12 +29,16 @@ pub(crate) fn ask(
         answered(realm, work, session, request, &query, vec![own]);
         return;
     };
-    let (realm, session) = (Arc::clone(realm), session.clone());
-    tokio::spawn(async move {
+    let (asker, asking) = (Arc::clone(realm), session.clone());
+    let is_asking = realm.run("ask", async move {
         let mut parts = others.await;
         parts.push(own);
-        answered(&realm, &mut Work::new(), &session, request, &query, parts);
+        answered(&asker, &mut Work::new(), &asking, request, &query, parts);
     });
+    if !is_asking && session.calls().finish(request).is_some() {
+        let refusal = Refusal::new(error::NETWORK_FAILURE, "other nodes cannot be asked now");
+        reply::error(realm, work, session, RequestType::Call, request, &refusal);
+    }
 }
 
 fn answered(

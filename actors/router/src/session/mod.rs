@@ -8,6 +8,7 @@ use weald_transports::Flushes;
 
 pub mod core;
 pub mod handle;
+pub mod ids;
 pub(crate) mod reply;
 mod run;
 pub mod testament;

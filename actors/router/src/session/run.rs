@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use weald_transports::{Class, Close, Connection, Read};
 use weald_wamp::message::{CancelMode, Choice, Hello, MatchPolicy};
-use weald_wamp::{Message, SessionId, uri};
+use weald_wamp::{Message, uri};
 
 use super::core::{Core, State, Step};
 use super::handle::{Ending, Handle, Parts, encode};
+use super::ids::Reserved;
 use super::{Violation, Work, reply, welcome};
 use crate::auth::{Offer, Pending, Verdict};
 use crate::broker::{publish, subscribe};
@@ -44,6 +45,8 @@ pub async fn serve(router: Arc<Router>, connection: Connection) {
 struct Joined {
     realm: Arc<Realm>,
     session: Handle,
+    /// Given back when all of the session is gone.
+    _id: Reserved,
 }
 
 impl Drop for Joined {
@@ -54,7 +57,7 @@ impl Drop for Joined {
 
 /// What is known of a client that has been challenged.
 struct Challenged {
-    id: SessionId,
+    id: Reserved,
     realm: Arc<Realm>,
     hello: Box<Hello>,
     pending: Box<dyn Pending>,
@@ -144,7 +147,7 @@ impl Task {
         let routed = match step {
             Step::Route(message) => self.route(message).await,
             Step::Chunk(Message::Call(message)) => match &self.joined {
-                Some(Joined { realm, session }) => {
+                Some(Joined { realm, session, .. }) => {
                     call::continued(realm, &mut self.work, session, message)
                 }
                 None => Ok(()),
@@ -174,7 +177,7 @@ impl Task {
 
     /// Routes a message of an established session.
     async fn route(&mut self, message: Message) -> Result<(), Violation> {
-        let Some(Joined { realm, session }) = &self.joined else { return Ok(()) };
+        let Some(Joined { realm, session, .. }) = &self.joined else { return Ok(()) };
         let work = &mut self.work;
         match message {
             Message::Publish(message) => match publish::publish(realm, work, session, message)? {
@@ -233,11 +236,11 @@ impl Task {
         let Some(realm) = self.router.realm(name) else {
             return self.abort(error::NO_SUCH_REALM, format!("there is no realm {name}"));
         };
-        let id = realm.new_session_id(&mut self.work.rng);
+        let id = self.router.ids().reserve(&mut self.work.rng);
         let offer = Offer {
             realm: name,
             details: &hello.details,
-            session: id,
+            session: id.id(),
             peer: welcome::address(self.connection.info()),
         };
         let verdict = realm.authenticator().hello(&offer).await;
@@ -256,7 +259,7 @@ impl Task {
 
     fn verdict(
         &mut self,
-        id: SessionId,
+        id: Reserved,
         realm: Arc<Realm>,
         hello: Box<Hello>,
         verdict: Verdict,
@@ -272,7 +275,7 @@ impl Task {
             Verdict::Welcome(principal) => {
                 let info = self.connection.info();
                 let session = Handle::new(Parts {
-                    id,
+                    id: id.id(),
                     principal,
                     roles: hello.details.roles,
                     transport: welcome::transport(info),
@@ -281,13 +284,13 @@ impl Task {
                 });
                 self.deadline = None;
                 self.core.welcomed(realm.settings().strict_request_ids);
-                self.say(&welcome::welcome(id, &realm, session.principal()));
+                self.say(&welcome::welcome(session.id(), &realm, session.principal()));
                 realm.join(&session, &mut self.work);
                 if self.router.is_draining() {
                     // All others were told before this one was there.
                     session.end(Ending::system_shutdown());
                 }
-                self.joined = Some(Joined { realm, session });
+                self.joined = Some(Joined { realm, session, _id: id });
                 Next::On
             }
         }
@@ -325,7 +328,7 @@ impl Task {
                 }
             };
         }
-        if let Some(Joined { realm, session }) = &self.joined {
+        if let Some(Joined { realm, session, .. }) = &self.joined {
             cancel::expire(realm, &mut self.work, session);
         }
         Next::On
