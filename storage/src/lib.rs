@@ -64,7 +64,7 @@ pub use partition::read::Got;
 pub use partition::replicated::PartitionSpace;
 pub use partition::scan::{Item, Page, PageToken, Scan};
 pub use partition::space::PartitionStats;
-pub use partition::sweep::{Stable, SweepReport, stable};
+pub use partition::sweep::{Others, Stable, SweepReport, stable};
 pub use partition::tree::{BucketEntry, BucketPage, ScrubReport};
 pub use partition::{BatchReport, CommitHook, Completion, Partition, Reply, Space, Write};
 pub use sim_replica::Replica;

@@ -56,19 +56,32 @@ impl From<VersionVector> for Stable {
     }
 }
 
+/// Who there is besides the members whose clocks are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// Nobody.
+    Nobody,
+    /// Members that were away for too long: they hold nothing back, but come back with all they have.
+    Fenced,
+}
+
 /// The events that every member has processed, by the clocks of all of them.
 ///
 /// Of an actor that may still write, these are the events up to the least base. Of one that never
 /// writes again (it is not `current`: its node was evicted, or goes on under another incarnation)
 /// events may be lost for good, and their numbers stay open; so when all clocks agree about such an
 /// actor, all of its events that are left are stable.
-pub fn stable(clocks: &[&Clock], current: &BTreeSet<Actor>) -> Stable {
+///
+/// As long as there are `others`, what all clocks lack is not lost: such a member may have it. The
+/// context of a later event may be all that tells that it is dead, so what lies beyond a gap is kept.
+pub fn stable(clocks: &[&Clock], current: &BTreeSet<Actor>, others: Others) -> Stable {
     let mut stable = Stable { upto: VersionVector::new(), open: Some(current.clone()) };
     let Some((first, rest)) = clocks.split_first() else { return stable };
     let actors: BTreeSet<Actor> =
         clocks.iter().flat_map(|clock| clock.iter()).map(|(actor, _)| *actor).collect();
     for actor in actors {
-        let agreed = rest.iter().all(|clock| clock.get(&actor) == first.get(&actor));
+        let agreed = rest.iter().all(|clock| clock.get(&actor) == first.get(&actor))
+            && (others == Others::Nobody || first.base(&actor) == first.highest(&actor));
         let upto = if agreed && !current.contains(&actor) {
             first.highest(&actor)
         } else {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weald_storage::{
-    Actor, Bucket, Clock, Dot, Evidence, NodeId, OpenError, Replicated, Resolvers, Space, Stable,
-    Store, StoreConfig, TableKind, TableSpec, TreeNode, VersionVector, WriteOp, check_env, stable,
+    Actor, Bucket, Clock, Dot, Evidence, NodeId, OpenError, Others, Replicated, Resolvers, Space,
+    Stable, Store, StoreConfig, TableKind, TableSpec, TreeNode, VersionVector, WriteOp, check_env,
+    stable,
 };
 
 use crate::support::{
@@ -46,7 +47,7 @@ fn stable_of(stores: &[&Store], space: Space) -> Stable {
     let clocks: Vec<Clock> =
         stores.iter().map(|store| store.partition(0).clock(space).unwrap()).collect();
     let current = stores.iter().map(|store| store.actor(space)).collect();
-    stable(&clocks.iter().collect::<Vec<_>>(), &current)
+    stable(&clocks.iter().collect::<Vec<_>>(), &current, Others::Nobody)
 }
 
 fn assert_equal(x: &Store, y: &Store, space: Space) {
@@ -149,6 +150,25 @@ fn adopted_clock_is_kept_and_what_it_brought_is_not_served() {
     theirs.insert(ahead);
     let adopted = y.partition(0).adopt(Space::Durable, &theirs, &VersionVector::new(), None);
     assert!(matches!(adopted, Err(weald_storage::WriteError::OwnEventUnknown { .. })));
+}
+
+/// A clock tells of a value that somebody else brings while the trees are compared: it may be dead there.
+#[test]
+fn clock_is_not_adopted_when_others_brought_what_it_tells_of() {
+    let (dir, other) = (fast_dir(), fast_dir());
+    let (x, y) = (open(dir.path(), config(1)), open(other.path(), config(1)));
+    for (name, space) in [("d", Space::Durable), ("m", Space::Memory)] {
+        [&x, &y].into_iter().for_each(declare);
+        x.put(&table(name), &key("k"), b"v");
+        let theirs = Arc::new(x.partition(0).clock(space).unwrap());
+        let none = VersionVector::new();
+        let adopt = |watch| y.partition(0).adopt(space, &theirs, &none, Some(watch));
+        let watch = || y.partition(0).space(space).watch(&theirs).unwrap();
+        let before = watch();
+        send(&x, &y, space);
+        assert!(matches!(adopt(before), Err(weald_storage::WriteError::Disturbed)), "{name}");
+        assert!(adopt(watch()).is_ok(), "{name}");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use weald_storage::{
-    Actor, Bucket, Clock, Context, Delta, Dot, Evidence, Key, NodeId, Object, Replica, Replicated,
-    Stable, TableName, TreeNode, TreePath, VersionVector, WriteError, WriteOp,
+    Actor, Bucket, Clock, Context, Delta, Dot, Evidence, Key, NodeId, Object, Others, Replica,
+    Replicated, Stable, TableName, TreeNode, TreePath, VersionVector, WriteError, WriteOp,
 };
 
 const MIN_AGE_MS: u64 = 50;
@@ -140,7 +140,7 @@ impl World {
     fn stable(&self) -> Stable {
         let clocks: Vec<Clock> = self.replicas.iter().map(|r| r.clock().unwrap()).collect();
         let current = self.replicas.iter().map(Replica::actor).collect();
-        weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current)
+        weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current, Others::Nobody)
     }
 
     /// The objects of both sides, each with the other's clock as evidence, as a walk of sound trees

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weald_storage::{
-    Bucket, Clock, Context, Delta, Dot, Evidence, Object, Replica, Replicated, Stable, TreeNode,
-    VersionVector, WriteError, WriteOp, Written,
+    Bucket, Clock, Context, Delta, Dot, Evidence, Object, Others, Replica, Replicated, Stable,
+    TreeNode, VersionVector, WriteError, WriteOp, Written,
 };
 
 use crate::replicas::{actor, key, live, merge_op, missing, put_op, table};
@@ -49,7 +49,7 @@ fn two() -> (Replica, Replica) {
 fn both_of(replicas: &[&Replica]) -> Stable {
     let clocks: Vec<Clock> = replicas.iter().map(|replica| replica.clock().unwrap()).collect();
     let current = replicas.iter().map(|replica| replica.actor()).collect();
-    weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current)
+    weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current, Others::Nobody)
 }
 
 #[test]
@@ -405,7 +405,8 @@ fn event_that_is_lost_for_good_is_not_waited_for() {
     // As long as the node of the lost event counts, it may still tell.
     let clocks = [&x, &y, &first].map(|replica| replica.clock().unwrap());
     let current = [&x, &y, &first].map(Replica::actor).into();
-    let stable = weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current);
+    let stable =
+        weald_storage::stable(&clocks.iter().collect::<Vec<_>>(), &current, Others::Nobody);
     assert_eq!(x.clone().sweep(&stable, 10, 0, 9).swept, 0);
     let stable = both_of(&[&x, &y]);
     for replica in [&mut x, &mut y] {
@@ -414,4 +415,25 @@ fn event_that_is_lost_for_good_is_not_waited_for() {
         assert!(!write(replica, merge_op(&late[0], Evidence::Own), 11).fresh);
     }
     assert_eq!(x.clock().unwrap(), y.clock().unwrap());
+}
+
+/// The same, with a member that is fenced and has what was lost. The context of what replaced it is all that tells that it is
+/// dead, so it is not forgotten until that member is back, or out.
+#[test]
+fn event_that_only_a_fenced_member_has_stays_dead_when_it_comes_back() {
+    let (mut rest, mut away) = two();
+    write(&mut away, put_op(1, b"never told", None), 1);
+    let mut backup = away.clone();
+    let told = write(&mut away, put_op(1, b"told", None), 2).dot.unwrap();
+    write(&mut rest, merge_op(&away.deltas_of(&[told]).unwrap().0[0], Evidence::Own), 2);
+    let last = write(&mut rest, put_op(1, b"last", None), 3).dot.unwrap();
+    let (clock, current) = (rest.clock().unwrap(), [rest.actor()].into());
+    let sweep = |replica: &mut Replica, others| {
+        replica.sweep(&weald_storage::stable(&[&clock], &current, others), 10, 0, 9)
+    };
+    assert_eq!(sweep(&mut rest.clone(), Others::Nobody).stripped, 1);
+    assert_eq!(sweep(&mut rest, Others::Fenced).stripped, 0);
+    backup.renew(4);
+    send(&backup, &mut rest, 11);
+    assert_eq!(live(&rest, 1), [last].into());
 }

@@ -1,7 +1,8 @@
 //! What members have acknowledged, and what follows: which events everybody has.
 //!
 //! What it guarantees: an event is called stable only if every member that counts has told, in its present life, that it has
-//! processed it and all before it of the same actor. A member whose clock is unknown holds everything back. What a member
+//! processed it and all before it of the same actor. A member whose clock is unknown holds everything back; a fenced one only
+//! what lies beyond events that it alone may have. What a member
 //! tells replaces what it told before, also when it is less: it may have been restored.
 //! What others tell of a member counts only if it is more than what is known of the same life, or of a later one. It may be
 //! older than a restore of that member: such a member misses events whose keys are forgotten here, and gets them by a walk.
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weald_peers::{Cluster, Status};
-use weald_storage::{Actor, Clock, Dot, NodeId, Stable};
+use weald_storage::{Actor, Clock, Dot, NodeId, Others, Stable};
 
 use super::Shard;
 use super::relay::clock_bytes;
@@ -45,6 +46,8 @@ pub struct Stability {
     own: NodeId,
     /// Members whose word is needed before anything is forgotten.
     counting: BTreeSet<NodeId>,
+    /// Members that come back with all they have, and whose word is not waited for.
+    others: Others,
     acknowledged: BTreeMap<(NodeId, Shard), Acknowledged>,
     /// Sum of what is kept by hearsay.
     relayed_bytes: usize,
@@ -54,7 +57,13 @@ impl Stability {
     /// Of this node, alone so far.
     #[must_use]
     pub const fn new(own: NodeId) -> Self {
-        Self { own, counting: BTreeSet::new(), acknowledged: BTreeMap::new(), relayed_bytes: 0 }
+        Self {
+            own,
+            counting: BTreeSet::new(),
+            others: Others::Nobody,
+            acknowledged: BTreeMap::new(),
+            relayed_bytes: 0,
+        }
     }
 
     fn insert(&mut self, peer: NodeId, shard: Shard, known: Acknowledged) {
@@ -74,6 +83,8 @@ impl Stability {
         let counts = |status| matches!(status, Status::Joined | Status::Leaving);
         let counting = cluster.members.values().filter(|m| counts(m.status) && m.node != self.own);
         self.counting = counting.map(|member| member.node).collect();
+        let is_fenced = cluster.members.values().any(|member| member.status == Status::Fenced);
+        self.others = if is_fenced { Others::Fenced } else { Others::Nobody };
         let counting = self.counting.clone();
         self.retain(|node, _| counting.contains(&node));
     }
@@ -180,7 +191,7 @@ impl Stability {
         let clocks: Vec<&Clock> =
             std::iter::once(own).chain(told.iter().map(|told| &*told.clock)).collect();
         let current = std::iter::once(actor).chain(told.iter().map(|told| told.actor)).collect();
-        Some(weald_storage::stable(&clocks, &current))
+        Some(weald_storage::stable(&clocks, &current, self.others))
     }
 
     /// How many peers have acknowledged all these events.
@@ -319,6 +330,14 @@ mod tests {
         assert_eq!(stable(&stability), Some(vector(&[(1, 2)])));
         stability.acknowledge(node(2), SHARD, actor(2, 1), clock(&[(1, 2)], &[(9, 3)]));
         assert_eq!(stable(&stability), Some(vector(&[(1, 2), (9, 3)])));
+        // A fenced member may have what they lack. Its eviction ends that.
+        let of = |status| cluster(&[(1, Status::Joined), (2, Status::Joined), (3, status)]);
+        for (status, expected) in
+            [(Status::Fenced, vector(&[(1, 2)])), (Status::Evicted, vector(&[(1, 2), (9, 3)]))]
+        {
+            stability.set_cluster(&of(status));
+            assert_eq!(stable(&stability), Some(expected), "{status:?}");
+        }
     }
 
     #[test]
