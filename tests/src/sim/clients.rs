@@ -1,6 +1,6 @@
 //! Clients: sessions that read and write on any node, and note what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weald_exchange::SessionToken;
 use weald_exchange::core::Shard;
@@ -256,6 +256,7 @@ impl World {
         let (now_ms, wall_ms) = (self.queue.now_ms(), self.wall_ms(node));
         let Some(process) = &mut self.slots[node].process else { return };
         let before = process.replicas.object(at);
+        let clock = process.replicas.clock(at.place);
         let outcome = if process.is_full {
             None
         } else {
@@ -270,6 +271,10 @@ impl World {
         let value = dot.and_then(|dot| {
             seen(&after).into_iter().find(|seen| seen.dot == dot).and_then(|seen| seen.value)
         });
+        let over = match context {
+            None => self.history.deletes(at, &clock).collect(),
+            Some(_) => BTreeSet::new(),
+        };
         let id = self.history.writes.len() as u64 + 1;
         let answered = match (&outcome, number) {
             (None, _) => Outcome::Fail,
@@ -290,6 +295,7 @@ impl World {
             dot,
             context,
             observed: observed.live_dots().collect(),
+            over,
             before: before.live_dots().collect(),
             after: after.live_dots().collect(),
         });

@@ -75,6 +75,9 @@ pub struct Wrote {
     pub context: Option<VersionVector>,
     /// The dots whose values its writer had seen: those of the read, or those the node held when it replaced them blindly.
     pub observed: BTreeSet<Dot>,
+    /// Deletes of the key that its node had processed when it was written there without a context. Their tombstones may have
+    /// been reaped, but the writer was told that nothing is there.
+    pub over: BTreeSet<Dot>,
     /// Live dots at the node before.
     pub before: Vec<Dot>,
     /// Live dots at the node after.
@@ -158,6 +161,8 @@ pub struct History {
     forgotten: BTreeMap<Place, VersionVector>,
     step: u64,
     killers: BTreeMap<DotAt, Vec<usize>>,
+    /// Writes over deletes, see [`Wrote::over`].
+    later: BTreeMap<DotAt, Vec<usize>>,
     by_dot: BTreeMap<DotAt, usize>,
 }
 
@@ -185,6 +190,9 @@ impl History {
             self.by_dot.entry((write.key.place, dot)).or_insert(at);
             for killed in &write.observed {
                 self.killers.entry((write.key.place, *killed)).or_default().push(at);
+            }
+            for deleted in &write.over {
+                self.later.entry((write.key.place, *deleted)).or_default().push(at);
             }
         }
         self.writes.push(write);
@@ -215,6 +223,16 @@ impl History {
         self.leads(place, dot, |killer| clock.contains(&killer), |_| true)
     }
 
+    /// Deletes of a key among the events of `clock`.
+    pub fn deletes<'h>(
+        &'h self,
+        key: KeyAt,
+        clock: &'h Clock,
+    ) -> impl Iterator<Item = Dot> + use<'h> {
+        let of_key = self.writes.iter().filter(move |write| write.key == key && write.is_delete());
+        of_key.filter_map(|write| write.dot).filter(|dot| clock.contains(dot))
+    }
+
     /// Whether a chain of writes, each of which had observed the one before, leads from `dot` to one that is `reached`, by way
     /// of such as may be passed.
     pub fn leads(
@@ -224,18 +242,18 @@ impl History {
         reached: impl Fn(Dot) -> bool,
         passes: impl Fn(Dot) -> bool,
     ) -> bool {
-        let (mut todo, mut seen) = (vec![dot], BTreeSet::new());
-        while let Some(dot) = todo.pop() {
-            for killer in self.killers(place, dot).filter_map(|write| write.dot) {
-                if reached(killer) {
-                    return true;
-                }
-                if passes(killer) && seen.insert(killer) {
-                    todo.push(killer);
-                }
-            }
-        }
-        false
+        let next = |dot| self.killers(place, dot).filter_map(|write| write.dot).collect();
+        chain(dot, next, reached, passes)
+    }
+
+    /// Whether such a chain leads from `dot` to one that is `reached`, or a write that came after a delete in it.
+    pub fn is_outdated(&self, place: Place, dot: Dot, reached: impl Fn(Dot) -> bool) -> bool {
+        let later = |dot| self.later.get(&(place, dot)).map_or(&[][..], Vec::as_slice);
+        let next = |dot| {
+            let later = later(dot).iter().map(|at| &self.writes[*at]);
+            self.killers(place, dot).chain(later).filter_map(|write| write.dot).collect()
+        };
+        chain(dot, next, reached, |_| true)
     }
 
     /// A node has swept up to `swept`.
@@ -254,6 +272,27 @@ impl History {
     pub fn may_be_lost(&self, place: Place, dot: Dot) -> bool {
         self.lost.contains(&(place, dot))
     }
+}
+
+/// Whether one can get from `dot` to one that is `reached`.
+fn chain(
+    dot: Dot,
+    next: impl Fn(Dot) -> Vec<Dot>,
+    reached: impl Fn(Dot) -> bool,
+    passes: impl Fn(Dot) -> bool,
+) -> bool {
+    let (mut todo, mut seen) = (vec![dot], BTreeSet::new());
+    while let Some(dot) = todo.pop() {
+        for next in next(dot) {
+            if reached(next) {
+                return true;
+            }
+            if passes(next) && seen.insert(next) {
+                todo.push(next);
+            }
+        }
+    }
+    false
 }
 
 /// What a node held at one moment.

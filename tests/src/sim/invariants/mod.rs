@@ -76,6 +76,7 @@ pub(crate) mod planted {
             dot: Some(dot),
             context: None,
             observed: observed.iter().copied().collect::<BTreeSet<_>>(),
+            over: BTreeSet::new(),
             before: observed.to_vec(),
             after: vec![dot],
         }

@@ -2,7 +2,7 @@
 //!
 //! - read your writes and monotonic reads: what a session has written or read before is there, or was replaced by a write
 //!   that the answering node has processed, or by one that the answer shows: an object may bring a value before its event
-//!   counts as processed;
+//!   counts as processed. A write over a key that its node knew to be deleted replaced what the delete did;
 //! - monotonic writes and writes follow reads: who has processed a later write of a session has also processed its earlier
 //!   writes and what it had read before, or holds an object that covers them. Left out are events that some node has swept:
 //!   every member had processed them then, and one that was restored or is new since gets them in a walk.
@@ -61,12 +61,9 @@ fn of_read(history: &History, read: &Read, known: &mut Known) -> Result<(), Viol
         let is_shown = |dot: Dot| read.live.iter().any(|seen| seen.dot == dot);
         for dot in before.iter() {
             let there = is_shown(*dot)
-                || history.leads(
-                    place,
-                    *dot,
-                    |killer| read.clock.contains(&killer) || is_shown(killer),
-                    |_| true,
-                )
+                || history.is_outdated(place, *dot, |killer| {
+                    read.clock.contains(&killer) || is_shown(killer)
+                })
                 || history.may_be_lost(place, *dot)
                 // A tombstone may be reaped; that it has done its work is P6.
                 || (read.clock.contains(dot)
@@ -142,6 +139,21 @@ mod tests {
         assert!(of(&[(b1, Some(2))], &[], true).unwrap_err().what.contains("that it knew"));
         assert!(of(&[(a1, Some(1))], &[], true).is_err());
         assert!(of(&[(a1, Some(1))], &[b1], true).is_err());
+    }
+
+    /// b1 deleted a1 and was reaped; c1 was written where b1 had been processed, or not.
+    #[test]
+    fn write_over_a_delete_that_was_reaped_is_later_than_what_was_deleted() {
+        let (a1, b1, c1) = (dot(1, 1), dot(2, 1), dot(3, 1));
+        let by = |session, write| crate::sim::history::Wrote { session: Some(session), ..write };
+        for (over, allowed) in [(vec![b1], true), (vec![], false)] {
+            let last =
+                crate::sim::history::Wrote { over: over.into_iter().collect(), ..put(3, c1, &[]) };
+            let mut history = history([put(1, a1, &[]), by(2, delete(2, b1, &[a1])), by(3, last)]);
+            let step = history.next_step();
+            history.reads.push(read(step, &[(c1, Some(3))], &[]));
+            assert_eq!(check(&history, &[]).is_ok(), allowed);
+        }
     }
 
     /// b1 replaced a1, c1 replaced b1. The node has processed neither.
