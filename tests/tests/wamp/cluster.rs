@@ -1,7 +1,7 @@
 //! Clients of a cluster whose nodes and links die.
 
 use crate::net::{A, B, Doors, REALM, none};
-use crate::nodes;
+use crate::nodes::{self, Way};
 use crate::run::Run;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -39,9 +39,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn peer(&self, name: &str, node: usize) -> Peer {
-        let at = &self.doors[node].raw;
-        let mut peer =
-            Peer::connect(name, at, Transport::RawSocket, Serializer::MsgPack, &self.log);
+        self.peer_by(name, node, (Transport::RawSocket, Serializer::MsgPack))
+    }
+
+    pub(crate) fn peer_by(&self, name: &str, node: usize, (transport, serializer): Way) -> Peer {
+        let at = match transport {
+            Transport::RawSocket => &self.doors[node].raw,
+            Transport::WebSocket => &self.doors[node].web,
+        };
+        let mut peer = Peer::connect(name, at, transport, serializer, &self.log);
         peer.join(REALM, &details());
         peer
     }

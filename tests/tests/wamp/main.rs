@@ -41,6 +41,7 @@ mod rpc;
 mod run;
 mod session;
 mod shared;
+mod soak;
 mod testament;
 mod timeout;
 mod transport;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         bounds::add,
         realm::add,
         cluster::add,
+        soak::add,
         p2p::add,
         interop::add,
     ];
