@@ -198,3 +198,7 @@ impl Core {
         Step::Route(message)
     }
 }
+
+#[cfg(test)]
+#[path = "core_test.rs"]
+mod tests;
