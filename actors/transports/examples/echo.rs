@@ -38,6 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings {
         message_bytes_max: 16 << 20,
         ping_interval: Some(Duration::from_secs(30)),
+        raw_pings: true,
         ping_timeout: Duration::from_secs(10),
         egress: Egress::new(EgressConfig::default()),
     };

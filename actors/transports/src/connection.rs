@@ -29,8 +29,10 @@ use weald_wamp::Subprotocol;
 pub struct Settings {
     /// The longest message we take, in bytes. RawSocket announces the power of two at or below it.
     pub message_bytes_max: usize,
-    /// Silence of the peer after which it is sent a ping; none: it never is.
+    /// Silence of the peer after which it is sent a ping, and TCP asks whether its machine is there; none: neither.
     pub ping_interval: Option<Duration>,
+    /// Whether RawSocket clients are sent pings, too. There are some in use that fail at the first.
+    pub raw_pings: bool,
     /// How long the peer may be silent after a ping.
     pub ping_timeout: Duration,
     /// Bounds of what waits to be sent.
@@ -181,6 +183,7 @@ impl Connection {
                 Codec::WebSocket(websocket::Decoder::new(subprotocol, message_bytes_max))
             }
         };
+        let liveness = Liveness::new(settings, parts.info.kind);
         let outbox = Outbox::new(write, parts.framing, parts.peer_bytes_max, egress);
         Self {
             info: Arc::new(parts.info),
@@ -193,7 +196,7 @@ impl Connection {
             is_told: false,
             writing: false,
             unflushed: false,
-            liveness: Liveness::new(settings),
+            liveness,
             alarm: Alarm::default(),
             _place: parts.place,
         }
@@ -443,9 +446,10 @@ struct Liveness {
 }
 
 impl Liveness {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, kind: Kind) -> Self {
+        let is_asked = kind == Kind::WebSocket || settings.raw_pings;
         Self {
-            interval: settings.ping_interval,
+            interval: settings.ping_interval.filter(|_| is_asked),
             timeout: settings.ping_timeout,
             heard: Instant::now(),
             asked: None,

@@ -17,18 +17,23 @@ use crate::raw::MAGIC;
 use crate::socket::Stream;
 use crate::tls::Tls;
 use ipnet::IpNet;
+use socket2::{SockRef, TcpKeepalive};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 /// First and longest pause after `accept` has failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How often TCP asks before it gives a connection up, as Linux has it.
+const KEEPALIVE_PROBES: u32 = 9;
 
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,6 +311,7 @@ impl Port {
             other => return Ok((other, origin)),
         };
         stream.set_nodelay(true)?;
+        self.keep_alive(&stream)?;
         if let Address::Ip(peer) = origin.peer
             && proxy::is_proxy(&self.endpoint.proxies, peer)
         {
@@ -323,6 +329,16 @@ impl Port {
                 Ok((Stream::Tls(stream), origin))
             }
         }
+    }
+
+    /// Lets TCP find out when the client's machine is gone, whatever its program knows of pings.
+    fn keep_alive(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let Some(idle) = self.settings.ping_interval else { return Ok(()) };
+        // The system counts in seconds; it asks nine times.
+        let second = Duration::from_secs(1);
+        let again = (self.settings.ping_timeout / KEEPALIVE_PROBES).max(second);
+        let keepalive = TcpKeepalive::new().with_time(idle.max(second)).with_interval(again);
+        SockRef::from(stream).set_tcp_keepalive(&keepalive)
     }
 
     /// Logs a socket that came to nothing, at a bounded rate.

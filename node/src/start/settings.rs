@@ -193,6 +193,7 @@ pub(super) fn connections(
     weald_transports::Settings {
         message_bytes_max: bytes(config.message_size),
         ping_interval: some(config.ping_interval),
+        raw_pings: config.rawsocket_pings,
         ping_timeout: config.ping_timeout,
         egress: Arc::clone(egress),
     }

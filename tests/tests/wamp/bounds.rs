@@ -2,11 +2,11 @@
 
 use crate::net::{A, B, Net, none};
 use crate::nodes::{Own, ways};
-use crate::run::Run;
+use crate::run::{MOMENT, Run};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use weald_tests::harness::wait::{pause, wait_until};
-use weald_tests::wamp::{At, Got, PATIENCE, Peer, Serializer, Stream, Transport, upgrade};
+use weald_tests::wamp::{At, Frame, Got, PATIENCE, Peer, Serializer, Stream, Transport, upgrade};
 
 pub(crate) fn add(run: &mut Run) {
     run.alone(connections_have_bounds_for_each_port_and_for_all);
@@ -99,7 +99,11 @@ fn is_there(asker: &mut Peer, session: u64) -> bool {
 fn clients_that_do_not_answer_pings_are_cut(_: &Run) -> String {
     let mut own = Own::start(
         "pings",
-        &[("clients.ping_interval", "\"200ms\""), ("clients.ping_timeout", "\"2s\"")],
+        &[
+            ("clients.ping_interval", "\"200ms\""),
+            ("clients.ping_timeout", "\"2s\""),
+            ("clients.rawsocket_pings", "true"),
+        ],
     );
     for way in ways() {
         let net = own.net(way);
@@ -113,7 +117,22 @@ fn clients_that_do_not_answer_pings_are_cut(_: &Run) -> String {
         }
         alive.expect_nothing();
     }
-    own.run_with(&[("clients.ping_interval", "\"0s\""), ("clients.ping_timeout", "\"100ms\"")]);
+    // By default WebSocket is pinged alone: there are clients that fail at a ping of RawSocket.
+    own.run_with(&[("clients.ping_interval", "\"200ms\"")]);
+    for way in ways() {
+        let mut peer = own.net(way).peer("idle", A);
+        let patience = if way.0 == Transport::WebSocket { PATIENCE } else { MOMENT * 4 };
+        let came = peer.wire().receive(Instant::now() + patience).unwrap();
+        let is_ping = matches!(came, Some(Frame::Ping(_)));
+        assert_eq!(is_ping, way.0 == Transport::WebSocket, "{way:?}: {came:?}");
+        assert!(is_ping || came.is_none(), "{way:?}: {came:?}");
+        peer.expect_nothing();
+    }
+    own.run_with(&[
+        ("clients.ping_interval", "\"0s\""),
+        ("clients.ping_timeout", "\"100ms\""),
+        ("clients.rawsocket_pings", "true"),
+    ]);
     let (mut asker, quiet) = own.plain().pair();
     pause(Duration::from_secs(1));
     assert!(is_there(&mut asker, quiet.session), "pings are off");

@@ -130,7 +130,9 @@ fn pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// Runs a client with the two sides on one node and on two.
 fn both(name: &str, client: impl Fn(&Doors, &Doors) -> usize) -> String {
-    let (cluster, doors) = nodes::start(name, Options::new(Wire::Direct, 2));
+    // Asked at every pause whether they are there, as in life after half a minute.
+    let options = Options::new(Wire::Direct, 2).with("clients.ping_interval", "\"100ms\"");
+    let (cluster, doors) = nodes::start(name, options);
     let runs = client(&doors[0], &doors[0]) + client(&doors[0], &doors[1]);
     cluster.finish();
     format!("{runs} runs")

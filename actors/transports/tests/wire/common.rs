@@ -24,6 +24,7 @@ pub(crate) fn settings_with(config: EgressConfig) -> Settings {
     Settings {
         message_bytes_max: 16 << 20,
         ping_interval: None,
+        raw_pings: true,
         ping_timeout: Duration::from_secs(10),
         egress: Egress::new(config),
     }
