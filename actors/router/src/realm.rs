@@ -301,6 +301,7 @@ impl Realm {
                 count: 1,
                 oldest_ms: now_ms,
                 newest_ms: now_ms,
+                cleared_ms: 0,
             }),
         };
         self.history.topics().map(row).collect()

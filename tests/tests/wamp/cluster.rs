@@ -24,6 +24,7 @@ pub(crate) fn add(run: &mut Run) {
     run.alone(killed_node_fails_its_calls_and_routes);
     run.alone(shared_registration_survives_a_killed_node);
     run.alone(single_duplicates_are_resolved_after_a_cut);
+    run.alone(forced_registration_holds_after_a_cut);
     run.alone(long_call_returns_across_nodes);
     run.alone(session_with_many_subscriptions_leaves_nothing_behind);
     run.alone(stopping_node_says_goodbye);
@@ -419,6 +420,51 @@ fn single_duplicates_are_resolved_after_a_cut(run: &Run) -> String {
             b.result(request, &json!([name]));
         }
         format!("loser told {:.1?} after healing: {revoked}", start.elapsed())
+    })
+}
+
+fn forced_registration_holds_after_a_cut(_run: &Run) -> String {
+    on("forced", Wire::Proxy, 3, |stage| {
+        let (mut taker, mut owner) = (stage.peer("taker", A), stage.peer("owner", B));
+        let mut other = stage.peer("other", 2);
+        let (procedure, shared) = ("com.forced.procedure", "com.forced.shared");
+        let roundrobin = json!({ "invoke": "roundrobin" });
+        let old = owner.register(procedure, &none());
+        let old_shared = owner.register(shared, &roundrobin);
+        for peer in [&mut taker, &mut other] {
+            stage.meet(&mut owner, peer, "com.forced.probe");
+        }
+        // The owner's node cannot be told, and does not know.
+        stage.cut();
+        let force = json!({ "force_reregister": true });
+        let new = taker.register(procedure, &force);
+        let new_shared =
+            taker.register(shared, &json!({ "force_reregister": true, "invoke": "roundrobin" }));
+        stage.meet(&mut taker, &mut other, "com.forced.again");
+        let call = |caller: &mut Peer, taker: &mut Peer| {
+            for (procedure, id) in [(procedure, new), (shared, new_shared), (shared, new_shared)] {
+                let request = caller.call(procedure, &none(), &json!([procedure]));
+                let call = taker.invoked(id);
+                taker.yields(call.request, &none(), &call.args);
+                caller.result(request, &json!([procedure]));
+            }
+        };
+        // A third node hears both, and knows which holds.
+        call(&mut other, &mut taker);
+        pause(Duration::from_secs(8));
+        stage.heal();
+        let start = Instant::now();
+        let revoked = [old, old_shared].map(|id| {
+            let details = json!({ "registration": id, "reason": "wamp.registration.replaced" });
+            json!([67, 0, details])
+        });
+        owner.expect_all(&revoked);
+        let told = start.elapsed();
+        within("the revocation", told, HEAL_WITHIN + Duration::from_secs(10));
+        stage.meet(&mut taker, &mut owner, "com.forced.after");
+        call(&mut owner, &mut taker);
+        call(&mut other, &mut taker);
+        format!("owner told {told:.1?} after healing")
     })
 }
 

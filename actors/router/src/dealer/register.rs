@@ -121,16 +121,17 @@ pub(crate) async fn unregister(
     session.send(&message, &mut work.flushes);
 }
 
-/// Takes all callees of this node off a registration, and tells them.
+/// Takes the callees of this node that came before then off a registration, and tells them.
 pub(crate) fn revoked(
     realm: &Arc<Realm>,
     work: &mut Work,
     policy: MatchPolicy,
     procedure: &str,
+    before_ms: u64,
     reason: Option<&str>,
 ) {
-    let (revoked, readers) =
-        realm.change(work, |tables, _, effects| tables.revoke(policy, procedure, effects));
+    let (revoked, readers) = realm
+        .change(work, |tables, _, effects| tables.revoke(policy, procedure, before_ms, effects));
     if let Some((registration, callees)) = revoked {
         told_revoked(realm, registration, &callees, reason, readers);
     }

@@ -36,12 +36,14 @@ pub struct Value {
     pub oldest_ms: u64,
     /// Unix milliseconds of the newest.
     pub newest_ms: u64,
+    /// Of registrations: whoever has come before then, on any node, was replaced. 0: nobody.
+    pub cleared_ms: u64,
 }
 
 impl Value {
     /// Nobody any more.
     pub const GONE: Self =
-        Self { invoke: InvokePolicy::Single, count: 0, oldest_ms: 0, newest_ms: 0 };
+        Self { invoke: InvokePolicy::Single, count: 0, oldest_ms: 0, newest_ms: 0, cleared_ms: 0 };
 
     /// Whether nobody is behind the row any more.
     #[must_use]
@@ -59,8 +61,8 @@ pub fn change_of(realm: &Arc<str>, change: &InterestChange) -> Change {
     let InterestKey { kind, policy, uri } = &change.key;
     let row = Row { realm: Arc::clone(realm), kind: *kind, uri: Uri::clone(uri), policy: *policy };
     let value = change.row.map_or(Value::GONE, |of| {
-        let Interest { invoke, count, oldest_ms, newest_ms } = of;
-        Value { invoke, count, oldest_ms, newest_ms }
+        let Interest { invoke, count, oldest_ms, newest_ms, cleared_ms } = of;
+        Value { invoke, count, oldest_ms, newest_ms, cleared_ms }
     });
     (row, value)
 }
@@ -68,8 +70,8 @@ pub fn change_of(realm: &Arc<str>, change: &InterestChange) -> Change {
 /// A change that was told, as the registry of [`Row::realm`] takes it.
 #[must_use]
 pub fn change_for((row, value): Change) -> InterestChange {
-    let Value { invoke, count, oldest_ms, newest_ms } = value;
-    let interest = Interest { invoke, count, oldest_ms, newest_ms };
+    let Value { invoke, count, oldest_ms, newest_ms, cleared_ms } = value;
+    let interest = Interest { invoke, count, oldest_ms, newest_ms, cleared_ms };
     let key = InterestKey { kind: row.kind, policy: row.policy, uri: row.uri };
     InterestChange { key, row: (!value.is_gone()).then_some(interest) }
 }
@@ -94,7 +96,7 @@ impl Row {
         }
         let codes = [kind::code(self.kind), policy::code(self.policy), invoke::code(value.invoke)];
         hasher.update(&codes);
-        for number in [value.count, value.oldest_ms, value.newest_ms] {
+        for number in [value.count, value.oldest_ms, value.newest_ms, value.cleared_ms] {
             hasher.update(&number.to_be_bytes());
         }
         hasher.digest()
@@ -177,7 +179,7 @@ mod tests {
     fn changes_of_the_registry_come_back_as_they_were() {
         let realm: Arc<str> = "realm1".into();
         let invoke = InvokePolicy::RoundRobin;
-        let interest = Interest { invoke, count: 3, oldest_ms: 5, newest_ms: 7 };
+        let interest = Interest { invoke, count: 3, oldest_ms: 5, newest_ms: 7, cleared_ms: 6 };
         for row in [None, Some(interest)] {
             let (kind, policy) = (Kind::Registration, MatchPolicy::Wildcard);
             let key = InterestKey { kind, policy, uri: "a..b".into() };

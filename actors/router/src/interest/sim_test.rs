@@ -376,7 +376,13 @@ impl World {
             let invoke = [InvokePolicy::Single, InvokePolicy::RoundRobin][self.rng.below(2)];
             let value = match count {
                 0 => Value::GONE,
-                _ => Value { invoke, count, oldest_ms: count * 7, newest_ms: count * 9 },
+                _ => Value {
+                    invoke,
+                    count,
+                    oldest_ms: count * 7,
+                    newest_ms: count * 9,
+                    cleared_ms: 0,
+                },
             };
             rows.insert(row(self.rng.below(60)), value);
         }

@@ -27,13 +27,13 @@ pub const PULL: u16 = kind::of(kind::ROUTING, 0x02);
 pub const DELTA: u16 = kind::of(kind::ROUTING, 0x03);
 
 /// The format of all bodies.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Most nodes in one digest.
 pub const KNOWN_MAX: usize = 4096;
 /// Incarnations and versions are below this, so that counting on from one never overflows.
 pub const NUMBER_MAX: u64 = 1 << 62;
 /// Least bytes of a row.
-const ROW_BYTES_MIN: usize = 7;
+const ROW_BYTES_MIN: usize = 9;
 
 /// What a node knows of the rows of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,7 @@ struct WireRow<'a> {
     count: u64,
     oldest_ms: u64,
     newest_ms: u64,
+    cleared_ms: u64,
 }
 
 impl Message {
@@ -223,6 +224,7 @@ fn wire_delta(delta: &Delta) -> WireDelta<'_> {
             count: value.count,
             oldest_ms: value.oldest_ms,
             newest_ms: value.newest_ms,
+            cleared_ms: value.cleared_ms,
         });
         before = *version;
     }
@@ -321,8 +323,8 @@ fn versioned(
         policy: row::policy::of(wire.policy).ok_or_else(|| unknown("match", wire.policy))?,
     };
     let invoke = row::invoke::of(wire.invoke).ok_or_else(|| unknown("invoke", wire.invoke))?;
-    let (count, oldest_ms, newest_ms) = (wire.count, wire.oldest_ms, wire.newest_ms);
-    let value = Value { invoke, count, oldest_ms, newest_ms };
+    let WireRow { count, oldest_ms, newest_ms, cleared_ms, .. } = *wire;
+    let value = Value { invoke, count, oldest_ms, newest_ms, cleared_ms };
     if value.is_gone() && value != Value::GONE {
         return Err(Malformed::new("value", "a row that is gone has more than that"));
     }
@@ -349,10 +351,10 @@ mod tests {
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::GONE),
-            (0..5u8, 1..u64::MAX, any::<u64>(), any::<u64>()).prop_map(
-                |(invoke, count, oldest_ms, newest_ms)| {
+            (0..5u8, 1..u64::MAX, any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+                |(invoke, count, oldest_ms, newest_ms, cleared_ms)| {
                     let invoke = row::invoke::of(invoke).unwrap();
-                    Value { invoke, count, oldest_ms, newest_ms }
+                    Value { invoke, count, oldest_ms, newest_ms, cleared_ms }
                 }
             )
         ]
@@ -434,7 +436,7 @@ mod tests {
             policy: MatchPolicy::Prefix,
         };
         let invoke = InvokePolicy::Last;
-        let value = Value { invoke, count: 2, oldest_ms: 3, newest_ms: 200 };
+        let value = Value { invoke, count: 2, oldest_ms: 3, newest_ms: 200, cleared_ms: 1 };
         let part = Part { base: 7, version: 9, rows: vec![Versioned { version: 9, row, value }] };
         let (origin, reason) = (NodeId([5; 16]), Reason::Answer);
         let delta = Delta { origin, incarnation: 1, end: 9, digest: 4, reason, part };
@@ -442,7 +444,7 @@ mod tests {
         let mut bytes = vec![FORMAT];
         bytes.extend([5; 16]);
         bytes.extend([1, 7, 9, 9, 4, 2, 1, 1, b'r', 1]);
-        bytes.extend([2, 0, 1, 1, 2, 3, b'a', b'.', b'b', 2, 3, 200, 1]);
+        bytes.extend([2, 0, 1, 1, 2, 3, b'a', b'.', b'b', 2, 3, 200, 1, 1]);
         assert_eq!((frame.kind, frame.body), (0x1403, bytes));
     }
 

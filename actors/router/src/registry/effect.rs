@@ -34,6 +34,8 @@ pub struct Interest {
     pub oldest_ms: u64,
     /// When the newest came; of subscriptions the same as the oldest.
     pub newest_ms: u64,
+    /// Whoever has come before then, on any node, was replaced (`force_reregister`); 0: nobody.
+    pub cleared_ms: u64,
 }
 
 /// A row of interest that has changed.
@@ -128,6 +130,8 @@ pub struct Conflict {
     pub policy: MatchPolicy,
     /// The node whose registration stands.
     pub winner: NodeId,
+    /// Set if a client of that node has replaced them: all who came before then.
+    pub replaced_ms: Option<u64>,
     /// The callees to be revoked here.
     pub callees: Vec<SessionId>,
 }

@@ -83,6 +83,8 @@ pub struct Row<I, M, X = ()> {
     uri: Uri,
     policy: MatchPolicy,
     created_ms: u64,
+    /// Before when callees elsewhere were replaced by those here; 0: never.
+    pub(super) cleared_ms: u64,
     pub(super) local: Members<M>,
     /// By node, in order.
     remote: Vec<(NodeId, Interest)>,
@@ -121,11 +123,28 @@ impl<I: Id, M, X> Row<I, M, X> {
         &self.local
     }
 
-    /// What nodes have, those that are down left out, in order of their ids.
+    /// What nodes have, in order of their ids. Those that are down are left out, and what was replaced, which its node has yet
+    /// to hear of.
     pub(super) fn remote<'a>(
         &'a self,
         down: &'a Down,
     ) -> impl Iterator<Item = (NodeId, &'a Interest)> {
+        let cleared = self.cleared(down).map_or(0, |(_, ms)| ms).max(self.cleared_ms);
+        self.usable(down).filter(move |(_, row)| row.newest_ms >= cleared)
+    }
+
+    /// The node whose callees were the last to replace all others, and when.
+    pub(super) fn cleared(&self, down: &Down) -> Option<(NodeId, u64)> {
+        let cleared = self.usable(down).map(|(node, row)| (row.cleared_ms, node));
+        cleared.filter(|(ms, _)| *ms > 0).max().map(|(ms, node)| (node, ms))
+    }
+
+    /// The newest time that is known of any node, those that are down, too.
+    pub(super) fn newest_remote_ms(&self) -> u64 {
+        self.remote.iter().map(|(_, row)| row.newest_ms.max(row.cleared_ms)).max().unwrap_or(0)
+    }
+
+    fn usable<'a>(&'a self, down: &'a Down) -> impl Iterator<Item = (NodeId, &'a Interest)> {
         let usable = |node: &NodeId| down.is_empty() || !down.contains(node);
         self.remote.iter().filter(move |(node, _)| usable(node)).map(|(node, row)| (*node, row))
     }
@@ -149,7 +168,7 @@ impl<I: Id, M, X> Row<I, M, X> {
 impl<I: Id, M, X: Default> Row<I, M, X> {
     pub(super) fn new(id: I, policy: MatchPolicy, uri: Uri, created_ms: u64) -> Self {
         let (local, remote) = (Members::default(), Vec::new());
-        Self { id, uri, policy, created_ms, local, remote, extra: X::default() }
+        Self { id, uri, policy, created_ms, cleared_ms: 0, local, remote, extra: X::default() }
     }
 
     /// Puts what a node has in place of what it had.
@@ -188,6 +207,7 @@ impl<S: Subscriber> Describe for Subscription<S> {
             count: 1,
             oldest_ms: self.created_ms,
             newest_ms: self.created_ms,
+            cleared_ms: 0,
         };
         (!self.local.is_empty()).then_some(here)
     }
@@ -212,6 +232,7 @@ impl<S: Subscriber> Describe for Registration<S> {
             count: self.local.len() as u64,
             oldest_ms: oldest.registered_ms,
             newest_ms: newest.registered_ms,
+            cleared_ms: self.cleared_ms,
         })
     }
 }

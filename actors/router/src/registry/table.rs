@@ -211,13 +211,25 @@ impl<S: Subscriber> Tables<S> {
         let row = rows.edit_or_make(&self.realm, policy, procedure, now_ms)?;
         let id = row.id();
         let was_there = row.is_there(&self.state.down);
+        let newest_here_ms = row.local.last().map_or(0, |last| last.registered_ms);
+        let newest_ms = row.newest_remote_ms().max(newest_here_ms);
         let (revoked, revoked_nodes) =
             if force { self.make_way(id, effects) } else { (vec![], vec![]) };
         let row = self.state.registrations.edit(policy, procedure).expect("it was put there above");
         row.extra.invoke = invoke;
         let created = row.local.is_empty();
         // The order of registration and that of times are the same, even where the clock was set back.
-        let registered_ms = row.local.last().map_or(now_ms, |last| last.registered_ms.max(now_ms));
+        let registered_ms = now_ms.max(row.local.last().map_or(0, |last| last.registered_ms));
+        // Callees that are known have come before one that replaces them, and after one that was replaced, whatever the
+        // clocks of their nodes say.
+        let registered_ms = if force {
+            registered_ms.max(newest_ms + 1)
+        } else {
+            registered_ms.max(row.cleared(&self.state.down).map_or(0, |(_, ms)| ms))
+        };
+        if force || created {
+            row.cleared_ms = if force { registered_ms } else { 0 };
+        }
         row.local.push(turn, Callee { session: session.clone(), registered_ms, options });
         effects.interest.push(change(Kind::Registration, row));
         joined(row, &self.state.down, session.id(), was_there, effects);
@@ -259,17 +271,19 @@ impl<S: Subscriber> Tables<S> {
         }
     }
 
-    /// Takes all callees of this node off a registration because another node's client replaced them
-    /// (`force_reregister`), and returns them, to be told.
+    /// Takes callees of this node off a registration because another node's client replaced them (`force_reregister`), or
+    /// because they yield to those of another: all that came before `before_ms`. Returns them, to be told.
     pub fn revoke(
         &mut self,
         policy: MatchPolicy,
         procedure: &str,
+        before_ms: u64,
         effects: &mut Effects,
     ) -> Option<(RegistrationId, Vec<SessionId>)> {
         let row = self.state.registrations.index.get(policy, procedure)?;
         let id = row.id();
-        let callees: Vec<_> = row.local().iter().map(|callee| callee.session.id()).collect();
+        let old = row.local().iter().filter(|callee| callee.registered_ms < before_ms);
+        let callees: Vec<_> = old.map(|callee| callee.session.id()).collect();
         for session in &callees {
             let gone = self.unregister(*session, id, effects);
             debug_assert_eq!(gone, Ok(()), "callees own their registrations");
@@ -277,14 +291,17 @@ impl<S: Subscriber> Tables<S> {
         (!callees.is_empty()).then_some((id, callees))
     }
 
-    /// Registrations of this node that yield to another node's: both were taken while the nodes could not see each other. The
-    /// one with the oldest callee stands; of equals that of the smallest node id. All nodes come to the same result, and
+    /// Registrations of this node that yield to another node's: both were taken while the nodes could not see each other, or one
+    /// was replaced while its node could not be told. Otherwise the one with the oldest callee stands; of equals that of the smallest node id. All nodes come to the same result, and
     /// the callees named are to be unregistered and told.
     //
     // DEVIATES (house style, time): clocks of two nodes are compared. Nothing but the choice of the loser hangs on it.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let lost = |id: &RegistrationId| {
             let procedure = self.state.registration_by_id(*id)?;
+            if let Some(replaced) = self.replaced(procedure.registration()) {
+                return Some(replaced);
+            }
             let (winner, invoke) = procedure.standing()?;
             let row = procedure.registration();
             if winner == self.state.node || joins(invoke, row.extra.invoke) {
@@ -295,10 +312,26 @@ impl<S: Subscriber> Tables<S> {
                 procedure: Uri::clone(row.uri()),
                 policy: row.policy(),
                 winner,
+                replaced_ms: None,
                 callees: row.local().iter().map(|callee| callee.session.id()).collect(),
             })
         };
         self.shared.iter().filter_map(lost).collect()
+    }
+
+    /// Callees of this node that another node's client has replaced.
+    fn replaced(&self, row: &Registration<S>) -> Option<Conflict> {
+        let (winner, cleared_ms) = row.cleared(&self.state.down)?;
+        let old = row.local().iter().filter(|callee| callee.registered_ms < cleared_ms);
+        let callees: Vec<_> = old.map(|callee| callee.session.id()).collect();
+        (!callees.is_empty()).then(|| Conflict {
+            id: row.id(),
+            procedure: Uri::clone(row.uri()),
+            policy: row.policy(),
+            winner,
+            replaced_ms: Some(cleared_ms),
+            callees,
+        })
     }
 
     /// Keeps the list of registrations that more than one node has.
@@ -402,6 +435,9 @@ impl<S: Subscriber> Tables<S> {
         let (policy, uri) = self.state.registrations.key(id).expect("owned rows are there").clone();
         let row = self.state.registrations.edit(policy, &uri).expect("a key leads to its row");
         row.local.remove(turn);
+        if row.local.is_empty() {
+            row.cleared_ms = 0;
+        }
         effects.interest.push(change(Kind::Registration, row));
         let is_there = row.is_there(&self.state.down);
         left(id, Some(session), MetaChange::Left, &uri, effects);

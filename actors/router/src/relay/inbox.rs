@@ -203,7 +203,7 @@ impl Relay {
                 }
             }
             Message::Revoke { kind: Kind::Registration, policy, uri, reason, .. } => {
-                register::revoked(realm, work, policy, &uri, reason.as_deref());
+                register::revoked(realm, work, policy, &uri, u64::MAX, reason.as_deref());
             }
             // Nobody sends these.
             Message::Revoke { kind: Kind::Subscription, .. } | Message::Reply { .. } => {}

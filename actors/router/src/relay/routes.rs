@@ -66,6 +66,13 @@ impl Relay {
 /// Takes registrations away that yield to another node's: both were taken while the nodes did not see each other.
 fn resolve(realm: &Arc<Realm>, work: &mut Work) {
     for conflict in realm.conflicts() {
+        let (policy, procedure) = (conflict.policy, &conflict.procedure);
+        if let Some(before_ms) = conflict.replaced_ms {
+            // A message says so, too, but may be lost; what is told in rows is not.
+            let reason = Some(register::REPLACED);
+            register::revoked(realm, work, policy, procedure, before_ms, reason);
+            continue;
+        }
         tracing::warn!(
             event = "registration_conflict",
             realm = %realm.name(),
@@ -74,6 +81,6 @@ fn resolve(realm: &Arc<Realm>, work: &mut Work) {
             "a registration yields to an older one of another node"
         );
         let reason = Some(register::CONFLICT);
-        register::revoked(realm, work, conflict.policy, &conflict.procedure, reason);
+        register::revoked(realm, work, policy, procedure, u64::MAX, reason);
     }
 }

@@ -46,7 +46,7 @@ fn subscription(uri: &str) -> InterestKey {
 }
 
 fn row(invoke: InvokePolicy, count: u64, oldest_ms: u64, newest_ms: u64) -> Option<Interest> {
-    Some(Interest { invoke, count, oldest_ms, newest_ms })
+    Some(Interest { invoke, count, oldest_ms, newest_ms, cleared_ms: 0 })
 }
 
 /// Nothing is left, neither in what is read nor in the books of the writer.

@@ -42,6 +42,8 @@ struct Model {
     subscribers: BTreeMap<Key, Vec<u64>>,
     callees: BTreeMap<Key, Vec<Callee>>,
     remote: BTreeMap<(u8, Kind, Key), Interest>,
+    /// When a callee here has replaced all others.
+    cleared: BTreeMap<Key, u64>,
     down: BTreeSet<u8>,
 }
 
@@ -50,7 +52,11 @@ impl Model {
         let here = |(node, of, at): &(u8, Kind, Key)| {
             *of == kind && *at == key && !self.down.contains(node)
         };
-        self.remote.iter().filter(|(at, _)| here(at)).map(|(at, row)| (at.0, *row)).collect()
+        let of_kind = |_: &&u64| kind == Kind::Registration && self.callees.contains_key(&key);
+        let cleared = self.cleared.get(&key).filter(of_kind).copied().unwrap_or(0);
+        let fits = |row: &Interest| row.newest_ms >= cleared;
+        let rows = self.remote.iter().filter(|(at, row)| here(at) && fits(row));
+        rows.map(|(at, row)| (at.0, *row)).collect()
     }
 
     fn is_there(&self, kind: Kind, key: Key) -> bool {
@@ -75,9 +81,11 @@ impl Model {
             told.insert(InterestKey { kind, policy, uri }, row);
         }
         for ((policy, uri), callees) in &self.callees {
+            let cleared_ms = self.cleared.get(&(*policy, *uri)).copied().unwrap_or(0);
             let (kind, policy, uri) = (Kind::Registration, *policy, Uri::from(*uri));
             let (oldest, newest) = (callees.first().unwrap(), callees.last().unwrap());
             let row = row(oldest.invoke, callees.len() as u64, oldest.ms, newest.ms).unwrap();
+            let row = Interest { cleared_ms, ..row };
             told.insert(InterestKey { kind, policy, uri }, row);
         }
         told
@@ -97,7 +105,18 @@ impl Model {
     fn register(&mut self, callee: Callee, key: Key, force: bool) -> Result<(), RegisterError> {
         let here = self.callees.get(&key).cloned().unwrap_or_default();
         let there = self.usable(Kind::Registration, key);
+        if force || here.is_empty() {
+            self.cleared.remove(&key);
+        }
         if force {
+            let rows = self
+                .remote
+                .iter()
+                .filter(|((_, kind, at), _)| *kind == Kind::Registration && *at == key);
+            let newest = rows.map(|(_, row)| row.newest_ms).chain(here.iter().map(|c| c.ms)).max();
+            let ms = callee.ms.max(newest.unwrap_or(0) + 1);
+            let callee = Callee { ms, ..callee };
+            self.cleared.insert(key, ms);
             for (node, _) in there {
                 self.remote.remove(&(node, Kind::Registration, key));
             }
@@ -404,7 +423,7 @@ fn step(
         }
         Op::Revoke(uri, policy) => {
             let key = (policy, URIS[uri]);
-            let done = tables.revoke(policy, URIS[uri], &mut effects);
+            let done = tables.revoke(policy, URIS[uri], u64::MAX, &mut effects);
             let here = model.callees.remove(&key);
             let ids =
                 here.map(|here| here.iter().map(|c| session(c.session).0).collect::<Vec<_>>());

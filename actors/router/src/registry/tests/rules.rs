@@ -117,7 +117,8 @@ fn register_force_takes_the_place_of_all_others() {
     let topics: Vec<_> = effects.meta.iter().map(MetaEvent::topic).collect();
     let (off, on) = ("wamp.registration.on_unregister", "wamp.registration.on_register");
     assert_eq!(topics, [off, off, on], "the registration itself stays");
-    let told = InterestChange { key: registration("p"), row: row(InvokePolicy::Single, 1, 9, 9) };
+    let here = row(InvokePolicy::Single, 1, 9, 9).map(|row| Interest { cleared_ms: 9, ..row });
+    let told = InterestChange { key: registration("p"), row: here };
     assert_eq!(effects.interest, [told]);
     assert_eq!(tables.conflicts(), [], "the row of the node that is told is not used any more");
     let snapshot = tables.snapshot();
@@ -125,7 +126,7 @@ fn register_force_takes_the_place_of_all_others() {
     assert_eq!(procedure.registration().local().len(), 1);
     assert_eq!(procedure.nodes().count(), 0);
     // The other side of it.
-    let (id, callees) = tables.revoke(MatchPolicy::Exact, "p", &mut effects).unwrap();
+    let (id, callees) = tables.revoke(MatchPolicy::Exact, "p", u64::MAX, &mut effects).unwrap();
     assert_eq!((id, callees), (done.id, vec![session(5).0]));
     tables.session_gone(session(1).0, &mut effects);
     assert_empty(&tables);
