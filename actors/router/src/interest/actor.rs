@@ -217,9 +217,10 @@ impl State {
         };
         let channel = match message {
             wire::Message::Delta(delta) if delta.reason == Reason::Answer => Channel::Data,
-            wire::Message::Delta(_) | wire::Message::Digest { .. } | wire::Message::Pull(_) => {
-                Channel::Control
-            }
+            wire::Message::Delta(_)
+            | wire::Message::Digest { .. }
+            | wire::Message::Pull(_)
+            | wire::Message::Prune(_) => Channel::Control,
         };
         for peer in to {
             let counter = match self.shared.parts.network.send(*peer, channel, LANE, &frame) {

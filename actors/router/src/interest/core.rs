@@ -12,7 +12,8 @@
 //! What it refuses: rows of nodes that are neither members nor connected, and more rows of one node than allowed.
 //!
 //! A node is reached when it is connected, in a full mesh, and when it answers the failure detector; in an overlay the latter
-//! is enough, as its rows are passed on by others.
+//! is enough, as its rows are passed on by others: news along its tree (see [`super::tree`]), which are announced with the
+//! next digest to whoever did not get them so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use super::config::{Config, ms};
 use super::ledger::{Ledger, Part};
 use super::origin::Origin;
 use super::row::{Change, Row, Value};
+use super::tree::Tree;
 use super::wire::{Delta, KNOWN_MAX, Known, Message, NUMBER_MAX, Reason};
 
 /// Bytes of rows that are pushed in one frame, about: a frame of it does not hold up probes. // guess
@@ -48,6 +50,8 @@ pub struct Interest {
     told: u64,
     /// When they may be told again.
     tell_ms: u64,
+    /// Along which connections they are told.
+    tree: Tree,
     origins: BTreeMap<NodeId, Origin>,
     connected: BTreeSet<NodeId>,
     members: BTreeMap<NodeId, Presence>,
@@ -67,6 +71,7 @@ impl Interest {
             ledger: Ledger::new(incarnation.clamp(1, NUMBER_MAX - 1)),
             told: 0,
             tell_ms: 0,
+            tree: Tree::default(),
             origins: BTreeMap::new(),
             connected: BTreeSet::new(),
             members: BTreeMap::new(),
@@ -82,6 +87,7 @@ impl Interest {
             Input::Down(peer) => {
                 self.connected.remove(&peer);
                 self.review(now_ms, out);
+                self.replace_parent(now_ms, peer, out);
             }
             Input::Members { members, is_full_mesh } => {
                 self.members = members;
@@ -104,6 +110,7 @@ impl Interest {
                 }
                 Message::Pull(wanted) => self.on_pull(from, &wanted, out),
                 Message::Delta(delta) => self.on_delta(now_ms, from, delta, out),
+                Message::Prune(node) => self.on_prune(from, node),
             },
             Input::Tick => self.tick(now_ms, out),
         }
@@ -252,7 +259,8 @@ impl Interest {
         if self.ledger.version() <= self.told || now_ms < self.tell_ms {
             return;
         }
-        let peers: Vec<NodeId> = self.connected.iter().copied().collect();
+        let is_told = |peer: &&NodeId| self.is_full_mesh || self.tree.is_eager(**peer);
+        let peers: Vec<NodeId> = self.connected.iter().filter(is_told).copied().collect();
         let begun = self.ledger.version();
         let mut from = std::mem::replace(&mut self.told, begun);
         self.tell_ms = now_ms.saturating_add(ms(self.config.batch_timer));
@@ -307,10 +315,10 @@ impl Interest {
         };
         let mut known = vec![of(self.own, &self.ledger)];
         let wants_all = wants_all && !self.is_full_mesh;
-        let others = self
-            .origins
-            .iter()
-            .filter(|(node, o)| o.is_settled && (**node == peer || wants_all && o.is_reached));
+        let others = self.origins.iter().filter(|(node, o)| {
+            let is_asked_for = (wants_all || o.has_news) && o.is_reached;
+            o.is_settled && (**node == peer || is_asked_for)
+        });
         known.extend(others.map(|(node, origin)| of(*node, &origin.ledger)));
         known.truncate(KNOWN_MAX);
         known
@@ -340,6 +348,7 @@ impl Interest {
             let message = Message::Digest { is_first: false, known };
             out.push(Output::Send { to: vec![*peer], message });
         }
+        self.origins.values_mut().for_each(|origin| origin.has_news = false);
         let lacking =
             self.origins.iter().filter(|(_, o)| o.is_reached && !(o.is_synced && o.is_trusted));
         let lacking: Vec<NodeId> = lacking.map(|(node, _)| *node).collect();

@@ -5,11 +5,11 @@
 //! where rows of other nodes go.
 //!
 //! ```text
-//! registry ─ changed(rows) ─► deltas to all peers, within milliseconds
+//! registry ─ changed(rows) ─► deltas to all peers, or along a tree, within milliseconds
 //! digests each second ─► pulls ─► deltas        whatever was lost
 //! rows of peers ─► Routes                        applied in their order, unused while their node is not reached
 //! ```
-//! What it guarantees: nodes that are connected know each other's rows; a row goes where its node goes, without markers that
+//! What it guarantees: nodes know each other's rows, of whom they reach over any number of others; a row goes where its node goes, without markers that
 //! remain; what it costs depends on the distinct rows that change, not on the sessions behind them; queues and frames are
 //! bounded; a crash of the actor loses nothing.
 //!
@@ -22,6 +22,7 @@ mod handle;
 mod ledger;
 mod origin;
 mod row;
+mod tree;
 pub mod wire;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is known of the rows of one other node.
 
 use super::ledger::Ledger;
+use super::tree::Tree;
 
 /// A question that has not been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(super) struct Origin {
     pub(super) was_synced: bool,
     /// What was said last of whether its rows may be used.
     pub(super) said: Option<bool>,
+    /// Along which connections its news go.
+    pub(super) tree: Tree,
+    /// Whether there are news since neighbours were last told what is known here.
+    pub(super) has_news: bool,
     /// Until when nothing is taken from it.
     pub(super) refused_until_ms: u64,
 }
@@ -61,6 +66,8 @@ impl Origin {
             is_synced: false,
             was_synced: false,
             said: None,
+            tree: Tree::default(),
+            has_news: false,
             refused_until_ms: 0,
         }
     }

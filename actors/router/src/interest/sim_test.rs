@@ -38,6 +38,8 @@ impl Rng {
 enum Shape {
     Mesh,
     Line,
+    /// A ring in which each is connected with the next two.
+    Ring,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -179,7 +181,12 @@ impl World {
     fn connect(&mut self) {
         let count = self.nodes.len();
         for pair in (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))) {
-            let is_wanted = self.shape == Shape::Mesh || pair.1 == pair.0 + 1;
+            let apart = pair.1 - pair.0;
+            let is_wanted = match self.shape {
+                Shape::Mesh => true,
+                Shape::Line => apart == 1,
+                Shape::Ring => apart.min(count - apart) <= 2,
+            };
             let is_possible = self.nodes[pair.0].is_some()
                 && self.nodes[pair.1].is_some()
                 && !self.cut.contains(&pair);
@@ -546,6 +553,47 @@ fn storms_in_lines_heal() {
     for seed in seeds(10) {
         storm(seed, Shape::Line);
     }
+}
+
+#[test]
+fn storms_in_rings_heal() {
+    for seed in seeds(10) {
+        storm(seed, Shape::Ring);
+    }
+}
+
+/// Once the trees have formed a change costs one frame for each other node, and one more here and there; when some of their
+/// links break it still arrives, and they form again.
+#[test]
+fn changes_go_along_trees() {
+    const COUNT: usize = 12;
+    let mut world = World::new(9, COUNT, Shape::Ring);
+    world.settle(1_000);
+    let value = Value { count: 1, ..Value::GONE };
+    let mut number = 0;
+    let mut costs = |world: &mut World, changes: usize| {
+        let before = world.deltas();
+        for _ in 0..changes {
+            number += 1;
+            let turn = if number % 2 == 0 { value } else { Value { count: 2, ..value } };
+            world.change(number % COUNT, &BTreeMap::from([(row(number / COUNT % 5), turn)]));
+            world.run(30);
+        }
+        (world.deltas() - before) as f64 / changes as f64
+    };
+    let first = costs(&mut world, COUNT);
+    costs(&mut world, 4 * COUNT);
+    let formed = costs(&mut world, 4 * COUNT);
+    assert!(first > 1.5 * COUNT as f64, "{first} frames before there are trees");
+    assert!(formed < 1.2 * COUNT as f64, "{formed} frames for each of {COUNT} nodes");
+    world.cut.extend([(0, 1), (3, 5), (6, 7), (9, 11)]);
+    costs(&mut world, 2 * COUNT);
+    world.run(250);
+    assert_eq!(world.difference(), None);
+    costs(&mut world, 4 * COUNT);
+    let formed = costs(&mut world, 4 * COUNT);
+    assert!(formed < 1.2 * COUNT as f64, "{formed} frames after links have gone");
+    assert_eq!(world.difference(), None);
 }
 
 #[test]

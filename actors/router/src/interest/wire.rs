@@ -26,6 +26,9 @@ pub const PULL: u16 = kind::of(kind::ROUTING, 0x02);
 /// Kind of a frame with a [`Message::Delta`].
 pub const DELTA: u16 = kind::of(kind::ROUTING, 0x03);
 
+/// Kind of a frame with a [`Message::Prune`].
+pub const PRUNE: u16 = kind::of(kind::ROUTING, 0x04);
+
 /// The format of all bodies.
 const FORMAT: u8 = 2;
 /// Most nodes in one digest.
@@ -104,6 +107,8 @@ pub enum Message {
     Pull(Pull),
     /// Brings rows.
     Delta(Delta),
+    /// Asks not to be sent news of a node: they come another way.
+    Prune(NodeId),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -153,6 +158,7 @@ impl Message {
             }
             Self::Pull(pull) => (PULL, to_bytes(pull)),
             Self::Delta(delta) => (DELTA, to_bytes(&wire_delta(delta))),
+            Self::Prune(node) => (PRUNE, to_bytes(node)),
         };
         let body = body.map_err(|e| Malformed::new("message", e.to_string()))?;
         Ok(Frame { kind, corr: 0, body })
@@ -174,6 +180,7 @@ impl Message {
             DIGEST => digest(body),
             PULL => pull(body),
             DELTA => delta(body).map(Self::Delta),
+            PRUNE => of_bytes(body, "prune").map(Self::Prune),
             other => {
                 Err(Malformed::new("frame", format!("kind {other:#06x} is not about interest")))
             }
@@ -184,7 +191,7 @@ impl Message {
 /// Whether frames of this kind are about interest.
 #[must_use]
 pub const fn is_interest(kind: u16) -> bool {
-    matches!(kind, DIGEST | PULL | DELTA)
+    matches!(kind, DIGEST | PULL | DELTA | PRUNE)
 }
 
 fn to_bytes<T: Serialize>(message: &T) -> Result<Vec<u8>, postcard::Error> {
@@ -375,6 +382,7 @@ mod tests {
         let rows = prop::collection::vec((1..1000u64, row(), value()), 1..20);
         let reason =
             prop_oneof![Just(Reason::News), Just(Reason::NewsWithMore), Just(Reason::Answer)];
+        let prune = node.clone().prop_map(Message::Prune);
         let head = (node, 0..NUMBER_MAX, 0..1u64 << 40, any::<u64>(), reason);
         let delta = (head, rows, 0..9u64).prop_map(
             |((origin, incarnation, base, digest, reason), steps, more)| {
@@ -389,7 +397,7 @@ mod tests {
                 Message::Delta(Delta { origin, incarnation, end, digest, reason, part })
             },
         );
-        prop_oneof![digest, pull, delta]
+        prop_oneof![digest, pull, delta, prune]
     }
 
     proptest! {

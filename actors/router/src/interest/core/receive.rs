@@ -113,10 +113,19 @@ impl Interest {
         if node == self.own && self.is_own_past(incarnation, from, None) {
             self.begin_new_life(incarnation, out);
         }
+        let is_neighbour = self.connected.contains(&peer);
         let ledger = if node == self.own {
+            if is_neighbour {
+                self.tree.grafted(peer);
+            }
             &self.ledger
         } else {
-            match self.origins.get(&node) {
+            let origin = self.origins.get_mut(&node);
+            let origin = origin.map(|origin| {
+                origin.tree.grafted(peer);
+                &*origin
+            });
+            match origin {
                 Some(origin) if origin.is_settled && origin.is_reached => &origin.ledger,
                 _ => return,
             }
@@ -152,9 +161,15 @@ impl Interest {
         let held = origin.ledger.version();
         if origin.is_trusted && delta.end <= held {
             origin.gathering = None;
+            let late = (!is_answer && !self.is_full_mesh)
+                .then(|| origin.tree.came_late(from, node))
+                .flatten();
             // Something older says nothing, unless it is all that there is to be had.
             if origin.is_settled && (delta.end == held || is_answer) {
                 self.arrived(node, out);
+            }
+            if let Some(peer) = late.filter(|peer| self.connected.contains(peer)) {
+                out.push(Output::Send { to: vec![peer], message: Message::Prune(node) });
             }
         } else if delta.part.base == 0 || origin.gathering.is_some() {
             self.gather(now_ms, from, delta, out);
@@ -175,6 +190,8 @@ impl Interest {
             delta.part.base = held;
             let rows = origin.ledger.take(delta.part.clone(), now_ms);
             origin.is_settled = false;
+            origin.tree.brought(from);
+            origin.has_news = !self.is_full_mesh;
             apply(node, origin, rows, out);
             let others = self.others_than(from, node);
             if !others.is_empty() {
@@ -220,6 +237,7 @@ impl Interest {
         let Some(Gathering { ledger: gathering, .. }) = origin.gathering.take() else { return };
         let rows = origin.ledger.become_gathered(gathering);
         origin.is_trusted = true;
+        origin.tree.brought(from);
         apply(node, origin, rows, out);
         self.advanced(now_ms, from, &delta, out);
         let others = self.others_than(from, node);
@@ -293,11 +311,37 @@ impl Interest {
         out.push(Output::Trouble(node, Trouble::Differs));
     }
 
+    /// A peer gets news of a node another way.
+    pub(super) fn on_prune(&mut self, from: NodeId, node: NodeId) {
+        if !self.connected.contains(&from) {
+            return;
+        }
+        if node == self.own {
+            self.tree.pruned(from);
+        } else if let Some(origin) = self.origins.get_mut(&node) {
+            origin.tree.pruned(from);
+        }
+    }
+
+    /// A neighbour is gone: news that it brought are asked of others.
+    pub(super) fn replace_parent(&mut self, now_ms: u64, peer: NodeId, out: &mut Vec<Output>) {
+        self.tree.lost(peer);
+        let lost = |(node, origin): (&NodeId, &mut Origin)| Some((*node, origin.tree.lost(peer)?));
+        let next: Vec<(NodeId, NodeId)> = self.origins.iter_mut().filter_map(lost).collect();
+        for (node, whom) in next {
+            if !self.is_full_mesh && self.connected.contains(&whom) && self.is_reached(node) {
+                self.ask(now_ms, whom, node, out);
+            }
+        }
+    }
+
     /// To whom news of a node go on: to nobody in a full mesh, where it has told everybody itself.
     fn others_than(&self, from: NodeId, node: NodeId) -> Vec<NodeId> {
         if self.is_full_mesh {
             return Vec::new();
         }
-        self.connected.iter().copied().filter(|peer| *peer != from && *peer != node).collect()
+        let Some(origin) = self.origins.get(&node) else { return Vec::new() };
+        let is_told = |peer: &NodeId| *peer != from && *peer != node && origin.tree.is_eager(*peer);
+        self.connected.iter().copied().filter(is_told).collect()
     }
 }

@@ -27,7 +27,7 @@ enum Op {
     Snapshot,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Callee {
     session: u64,
     invoke: InvokePolicy,
