@@ -156,11 +156,11 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "cluster.active_view",
-        doc: "Neighbours of a node with strategy \"p2p\", from 2 to 64. Calls and events for other members go\n\
+        doc: "Neighbours of a node with strategy \"p2p\", from 3 to 64. Calls and events for other members go\n\
               over connections that are made when they are needed, and closed when they are not.",
         get: |c| number(c.cluster.active_view.into()),
         set: |c, v| {
-            let neighbours = v.int(&(2..=64))?;
+            let neighbours = v.int(&(3..=64))?;
             c.cluster.active_view = u32::try_from(neighbours).map_err(|e| e.to_string())?;
             Ok(())
         },

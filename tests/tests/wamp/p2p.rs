@@ -12,11 +12,11 @@ use weald_tests::harness::wires::Wire;
 use weald_tests::wamp::{Got, PATIENCE, Peer};
 
 /// Nodes of a case.
-const NODES: usize = 7;
+const NODES: usize = 8;
 /// The one that is killed.
 const LAST: usize = NODES - 1;
-/// Neighbours of each: fewer than half of the others.
-const NEIGHBOURS: &str = "2";
+/// Neighbours of each. With fewer, so few nodes may form two parts that do not hear of each other for minutes.
+const NEIGHBOURS: &str = "4";
 /// Time in which all nodes know each other's routes, and are connected where they have to be.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
