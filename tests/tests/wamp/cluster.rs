@@ -395,6 +395,8 @@ fn single_duplicates_are_resolved_after_a_cut(run: &Run) -> String {
         stage.cut();
         // Until each takes the other for dead, one may be refused what the other has.
         let old = a.register(procedure, &none());
+        // Of two that came in the same millisecond the one of the smaller node id wins.
+        pause(Duration::from_millis(20));
         let end = Instant::now() + PATIENCE * 2;
         let id = loop {
             let request = b.next_request();
