@@ -1,10 +1,12 @@
 //! The ports for WAMP clients, and the tasks of their sessions.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weald_storage::NodeId;
 use weald_supervision::{ChildSpec, Shutdown, TaskContext, TasksHandle};
 use weald_transports::{Address, Connection, Endpoint, Listener, Settings, Tls};
 
@@ -16,6 +18,9 @@ use crate::session::serve;
 const STOP_TIME: Duration = Duration::from_secs(5);
 /// Time that the routes of other nodes have to arrive before clients are let in all the same. // guess
 pub const CATCH_UP_TIME: Duration = Duration::from_secs(10);
+
+/// Time that a node which is told where others are waits for the first of them before that. // guess
+pub const MEET_TIME: Duration = Duration::from_secs(3);
 
 /// The address a port is bound to, once it is.
 #[derive(Debug, Clone, Default)]
@@ -89,11 +94,13 @@ pub struct Port {
     pub sessions: TasksHandle,
     /// What is waited for before clients are let in.
     pub interest: InterestHandle,
+    /// Whether this node is told where others are, by seeds or by names.
+    pub has_seeds: bool,
 }
 
 impl Port {
     /// The process that listens. It opens the port once this node knows the routes of the others, or after
-    /// [`CATCH_UP_TIME`].
+    /// [`CATCH_UP_TIME`]; a node with seeds that meets nobody opens it after [`MEET_TIME`].
     #[must_use]
     pub fn child_spec(self) -> ChildSpec {
         let name = self.name;
@@ -105,11 +112,23 @@ impl Port {
         .shutdown(Shutdown::Timeout(STOP_TIME))
     }
 
+    async fn caught_up(&self) -> Result<(), BTreeSet<NodeId>> {
+        let start = Instant::now();
+        if self.has_seeds && !self.interest.met(start + MEET_TIME).await {
+            tracing::info!(
+                event = "nobody_met",
+                port = self.name,
+                "clients are let in although no other node was found yet"
+            );
+        }
+        self.interest.caught_up(start + CATCH_UP_TIME).await
+    }
+
     async fn listen(&self, context: TaskContext) -> Result<(), weald_supervision::BoxError> {
         tokio::select! {
             biased;
             () = context.cancelled() => return Ok(()),
-            caught_up = self.interest.caught_up(Instant::now() + CATCH_UP_TIME) => {
+            caught_up = self.caught_up() => {
                 if let Err(missing) = caught_up {
                     tracing::warn!(
                         event = "routes_missing",

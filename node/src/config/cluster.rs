@@ -99,6 +99,14 @@ fn set_name(cluster: &mut Cluster, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+impl Cluster {
+    /// Whether the configuration tells where other nodes are.
+    pub(crate) fn has_seeds(&self) -> bool {
+        let by_name = self.discovery == Discovery::Dns && !self.dns_names.is_empty();
+        by_name || !self.seeds.is_empty()
+    }
+}
+
 impl Default for Cluster {
     fn default() -> Self {
         Self {

@@ -151,6 +151,7 @@ impl Wamp {
                 router: Arc::clone(&self.router),
                 sessions: self.sessions.clone(),
                 interest: self.interest.clone(),
+                has_seeds: self.config.cluster.has_seeds(),
             }
             .child_spec()
         };

@@ -185,7 +185,8 @@ fn killed_node_is_noticed_by_those_that_are_not_connected(_run: &Run) -> String 
                     *gone = Some(start.elapsed());
                 }
             }
-            assert!(start.elapsed() <= DEATH_WITHIN, "routes went after {gone:.1?}");
+            // How fast is told; on a busy machine a failure detector is slow.
+            assert!(start.elapsed() <= PATIENCE, "routes went after {gone:.1?}");
         }
         let gone: Vec<_> = gone.into_iter().flatten().collect();
         stage.restart(LAST);
@@ -226,7 +227,8 @@ fn killed_node_fails_its_calls_in_a_partial_mesh(_run: &Run) -> String {
                 }
             }
             pause(Duration::from_millis(10));
-            assert!(start.elapsed() <= DEATH_WITHIN, "routes went after {gone:.1?}: {errors:?}");
+            // How fast is told; on a busy machine a failure detector is slow.
+            assert!(start.elapsed() <= PATIENCE, "routes went after {gone:.1?}: {errors:?}");
         }
         let last = gone.iter().flatten().max().copied().unwrap_or_default();
         let calls = format!("calls meanwhile took up to {slowest:.0?}: {errors:?}");

@@ -239,14 +239,14 @@ impl State {
             let before = self.shared.status.borrow();
             if !has_news
                 && before.own == Some(interest.own())
-                && interest.awaited().eq(before.awaited.iter().copied())
+                && interest.awaited() == before.awaited
             {
                 return;
             }
             Status {
                 own: Some(interest.own()),
                 nodes: interest.others().collect(),
-                awaited: interest.awaited().collect(),
+                awaited: interest.awaited(),
             }
         };
         self.shared.status.send_replace(Arc::new(status));

@@ -171,10 +171,18 @@ impl Interest {
         self.origins.iter().map(one)
     }
 
-    /// Nodes that are reached and whose rows have not come once since the start.
-    pub fn awaited(&self) -> impl Iterator<Item = NodeId> {
-        let awaited = self.origins.iter().filter(|(_, o)| o.is_reached && !o.was_synced);
-        awaited.map(|(node, _)| *node)
+    /// Nodes whose rows have not come once since the start: those that are reached, and members that may answer yet. After a
+    /// start nobody is connected for a moment; members that do not come are silent soon.
+    #[must_use]
+    pub fn awaited(&self) -> BTreeSet<NodeId> {
+        let may_answer = |(node, presence): (&NodeId, &Presence)| {
+            (*presence == Presence::Answers && *node != self.own).then_some(*node)
+        };
+        let members = self.members.iter().filter_map(may_answer);
+        let reached = self.origins.iter().filter(|(_, origin)| origin.is_reached);
+        let was_synced =
+            |node: &NodeId| self.origins.get(node).is_some_and(|origin| origin.was_synced);
+        members.chain(reached.map(|(node, _)| *node)).filter(|node| !was_synced(node)).collect()
     }
 
     /// This node's own rows that are not gone.

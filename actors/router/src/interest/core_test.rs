@@ -90,14 +90,29 @@ fn rows_are_applied_and_then_usable_and_unusable_the_moment_the_peer_is_gone() {
     let mut node = Node::new(Config::default());
     let out = node.give(Input::Up(PEER));
     assert!(out.contains(&pull(PEER, PEER, 0, 0)), "{out:?}");
-    assert_eq!(node.core.awaited().collect::<Vec<_>>(), [PEER]);
+    assert_eq!(node.core.awaited(), BTreeSet::from([PEER]));
     let out = node.said(Message::Delta(delta(PEER, 1, 0, &["a", "b"], digest_of(&["a", "b"]))));
     let rows = apply(PEER, &["a", "b"], ONE);
     assert_eq!(out, [Output::Usable(PEER, false), rows, Output::Usable(PEER, true)]);
-    assert_eq!(node.core.awaited().count(), 0);
+    assert_eq!(node.core.awaited(), BTreeSet::new());
     // It is no member, so nobody would say that it will not come back.
     let gone = [Output::Usable(PEER, false), Output::Drop(PEER)];
     assert_eq!(node.give(Input::Down(PEER)), gone);
+}
+
+#[test]
+fn members_that_may_answer_are_awaited_before_they_are_connected() {
+    let mut node = Node::new(Config::default());
+    node.members(&[(PEER, Presence::Answers), (OTHER, Presence::Answers)], true);
+    assert_eq!(node.core.awaited(), BTreeSet::from([PEER, OTHER]));
+    node.give(Input::Up(PEER));
+    assert_eq!(node.core.awaited(), BTreeSet::from([PEER, OTHER]), "its rows have not come yet");
+    node.said(Message::Delta(delta(PEER, 1, 0, &["a"], digest_of(&["a"]))));
+    assert_eq!(node.core.awaited(), BTreeSet::from([OTHER]));
+    node.members(&[(PEER, Presence::Answers), (OTHER, Presence::Silent)], true);
+    assert_eq!(node.core.awaited(), BTreeSet::new(), "whoever does not answer is not waited for");
+    node.give(Input::Down(PEER));
+    assert_eq!(node.core.awaited(), BTreeSet::new(), "once is enough");
 }
 
 #[test]

@@ -70,13 +70,12 @@ pub struct Status {
     pub own: Option<Standing>,
     /// Those of other nodes.
     pub nodes: BTreeMap<NodeId, Standing>,
-    /// Nodes that are reached and whose rows have not come once since the start.
+    /// Nodes that are reached, or members that may answer yet, whose rows have not come once since the start.
     pub awaited: BTreeSet<NodeId>,
 }
 
 impl Status {
-    /// Whether the rows of all nodes that are reached have come at least once. Who is not connected yet is not reached: whoever
-    /// waits for members at the start looks at the membership as well.
+    /// Whether the rows of all nodes that are reached, and of all members that may answer, have come at least once.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         self.own.is_some() && self.awaited.is_empty()
@@ -251,6 +250,14 @@ impl InterestHandle {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Status>> {
         self.shared.status.subscribe()
+    }
+
+    /// Waits until another node is reached: the first thing for a node that is told where others are and remembers none. Says
+    /// whether that came before the deadline.
+    pub async fn met(&self, deadline: Instant) -> bool {
+        let mut watch = self.shared.status.subscribe();
+        let met = watch.wait_for(|status| !status.nodes.is_empty());
+        matches!(tokio::time::timeout_at(deadline, met).await, Ok(Ok(_status)))
     }
 
     /// Waits until the rows of all nodes that are reached have come; see [`Status::is_caught_up`].

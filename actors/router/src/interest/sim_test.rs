@@ -517,7 +517,7 @@ fn storm(seed: u64, shape: Shape) -> BTreeMap<&'static str, usize> {
         }
     }
     world.settle(1_500);
-    assert!(world.nodes.iter().flatten().all(|node| node.core.awaited().next().is_none()));
+    assert!(world.nodes.iter().flatten().all(|node| node.core.awaited().is_empty()));
     // Markers are gone a while later, and nothing is sent but digests.
     world.run(700);
     let markers = |node: &Node| {
