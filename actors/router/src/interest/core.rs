@@ -12,7 +12,7 @@
 //! What it refuses: rows of nodes that are neither members nor connected, and more rows of one node than allowed.
 //!
 //! A node is reached when it is connected, in a full mesh, and when it answers the failure detector; in an overlay the latter
-//! is enough, as its rows are passed on by others: news along its tree (see [`super::tree`]), which are announced with the
+//! is enough, as its rows are passed on by others: news along its tree (see `tree.rs`), which are announced with the
 //! next digest to whoever did not get them so.
 
 use std::collections::{BTreeMap, BTreeSet};
