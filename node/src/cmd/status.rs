@@ -39,6 +39,7 @@ fn human(status: &Value) -> String {
         ("incarnation", text("/incarnation")),
         ("data", text("/data_dir")),
         ("cluster port", text("/listen/cluster")),
+        ("client ports", client_ports(status)),
         (
             "storage",
             format!(
@@ -57,6 +58,21 @@ fn human(status: &Value) -> String {
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     columns(&rows)
+}
+
+/// Where WAMP clients are let in, or why not yet.
+fn client_ports(status: &Value) -> String {
+    let ports = status["listen"].as_object().into_iter().flatten();
+    let open: Vec<String> = ports
+        .filter(|(name, _)| !["cluster", "socket"].contains(&name.as_str()))
+        .filter_map(|(name, address)| Some(format!("{name} {}", address.as_str()?)))
+        .collect();
+    let waits = status["clients_let_in"] == false;
+    match (open.is_empty(), waits) {
+        (_, true) => "not open until the routes of other nodes are known".to_owned(),
+        (true, false) => "-".to_owned(),
+        (false, false) => open.join(", "),
+    }
 }
 
 /// A size rounded to a whole number of a unit below which it has at most four digits.
@@ -81,5 +97,18 @@ mod tests {
         assert!(text.contains("node          a (id)\n"), "{text}");
         assert!(text.contains("3 rows, 19MiB in 8 partitions"), "{text}");
         assert!(text.contains("problem       node/x is down\n"), "{text}");
+    }
+
+    #[test]
+    fn client_ports_are_shown_or_what_they_wait_for() {
+        let shown = |is_open: bool| {
+            let listen = serde_json::json!({
+                "cluster": "127.0.0.1:1", "socket": "/x", "http": "127.0.0.1:2", "unix": "/y",
+            });
+            client_ports(&serde_json::json!({ "listen": listen, "clients_let_in": is_open }))
+        };
+        assert_eq!(shown(true), "http 127.0.0.1:2, unix /y");
+        assert_eq!(shown(false), "not open until the routes of other nodes are known");
+        assert_eq!(client_ports(&serde_json::json!({ "clients_let_in": true })), "-");
     }
 }

@@ -86,6 +86,7 @@ impl Sources {
             "data_dir": self.data_dir,
             "listen": listen,
             "clients": self.sessions.count(),
+            "clients_let_in": self.wamp.is_open(),
             "wamp_sessions": self.wamp.router.sessions_count(),
             "supervision": {
                 "restarts": restarts,

@@ -159,6 +159,11 @@ impl Wamp {
         certificates.chain(self.doors.iter().map(port)).collect()
     }
 
+    /// Whether all ports are open. After a start they wait for the routes of other nodes.
+    pub(super) fn is_open(&self) -> bool {
+        self.doors.iter().all(|door| door.bound.address().is_some())
+    }
+
     /// The ports that are open, by the names of their keys.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.doors.iter().filter_map(|door| {
