@@ -79,8 +79,9 @@ pub enum SendError {
 /// Sends frames to peers.
 pub trait Network: Send + Sync + 'static {
     /// Queues a frame and never waits. In a partial mesh a frame on [`Channel::Relay`] for a member without a connection waits
-    /// for one to be dialled, and comes back by [`Inbox::unsent`] if that fails. Frames of one (peer, channel, lane) arrive in order while the connection lasts; `lane`
-    /// is any number (a hash of a key), equal numbers share a lane, also after a reconnect.
+    /// for one to be dialled, and comes back by [`Inbox::unsent`] if that fails. Frames of one (peer, channel, lane) arrive in
+    /// order while the connection lasts; `lane` is any number (a hash of a key), equal numbers share a lane, also after a
+    /// reconnect.
     ///
     /// # Errors
     /// [`SendError`]; `Ok` means queued, nothing more.

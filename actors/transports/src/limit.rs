@@ -1,4 +1,5 @@
-//! Limits on what strangers can cause: connections, and log lines.
+//! Limits on what strangers can cause: connections, and log lines. The supervision crate has such a limit of lines, too; this
+//! one takes the time as it is told, and keeps this crate without actors.
 //!
 //! What it guarantees: a place that was taken is given back when it is dropped, whatever became of its connection.
 //! What it refuses: to make anybody wait for a place.

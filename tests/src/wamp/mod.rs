@@ -1,8 +1,8 @@
 //! A WAMP peer for tests that shares no code with the router.
 //!
 //! What it is: a blocking client that speaks messages as JSON values ([`Peer`]), over RawSocket or WebSocket, on TCP, with
-//! TLS or without, or Unix sockets, in any serializer; with encodings ([`Serializer`]) and framings ([`Wire`]) of its own, so that a mistake in the
-//! router's codec is not repeated here.
+//! TLS or without, or Unix sockets, in any serializer; with encodings ([`Serializer`]) and framings ([`Wire`]) of its own, so
+//! that a mistake in the router's codec is not repeated here.
 //!
 //! What it guarantees: nothing waits without a deadline; everything sent and received is in a transcript ([`Log`]), which a
 //! failure can show; what was not expected fails the test instead of being skipped.

@@ -13,10 +13,7 @@ pub(crate) fn add(run: &mut Run) {
 }
 
 fn caller_is_disclosed_when_it_asks(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let hidden = json!({
         "caller": ABSENT, "caller_authid": ABSENT, "caller_authrole": ABSENT,
     });

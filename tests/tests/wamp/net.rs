@@ -99,6 +99,15 @@ impl Net {
         (self.peer("a", A), self.peer("b", B))
     }
 
+    /// Two sessions, and a procedure that the second has registered, known on both nodes.
+    pub(crate) fn callee(&mut self) -> (Peer, Peer, String, u64) {
+        let (caller, mut callee) = self.pair();
+        let procedure = self.uri("procedure");
+        let registration = callee.register(&procedure, &none());
+        self.settle();
+        (caller, callee, procedure, registration)
+    }
+
     /// Waits until each node knows what is subscribed and registered on the other up to now.
     ///
     /// Method: news of a node's routes are applied in order. Where a topic that is subscribed now is known, older ones are.

@@ -30,10 +30,7 @@ fn has_attributes(details: &Value) {
 }
 
 fn call_and_result_keep_their_attributes(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &attributes(), &json!([PAYLOAD]));
     let call = callee.invoked(registration);
     has_attributes(&call.details);
@@ -43,10 +40,7 @@ fn call_and_result_keep_their_attributes(net: &mut Net) {
 }
 
 fn error_keeps_its_attributes(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     callee.send(&json!([8, 68, call.request, attributes(), "com.example.wrong", [PAYLOAD]]));

@@ -195,10 +195,7 @@ fn answers_to_what_was_never_asked_are_violations(net: &mut Net) {
         violates(&mut peer, &message);
     }
     // One that was asked once, and is answered twice, is no violation.
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     for _ in 0..3 {

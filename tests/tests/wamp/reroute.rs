@@ -16,10 +16,7 @@ pub(crate) fn add(run: &mut Run) {
 }
 
 fn single_callee_that_is_unavailable_ends_the_call(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     callee.fails(call.request, UNAVAILABLE);

@@ -29,10 +29,7 @@ pub(crate) fn add(run: &mut Run) {
 }
 
 fn call_reaches_callee_and_result_caller(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     for (args, kwargs) in [
         (json!([1, "two"]), json!({ "three": 3 })),
         (json!([]), json!({ "only": "named" })),
@@ -50,10 +47,7 @@ fn call_reaches_callee_and_result_caller(net: &mut Net) {
 }
 
 fn error_of_callee_reaches_caller(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     let error = net.uri("error");
@@ -97,10 +91,7 @@ fn register_again_in_the_same_session_fails(net: &mut Net) {
 }
 
 fn unregister_ends_calls(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     callee.unregister(registration);
     net.settle();
     let error = caller.call_fails(&procedure, &none(), &json!([]));
@@ -130,10 +121,7 @@ fn unregister_unknown_or_foreign_fails(net: &mut Net) {
 }
 
 fn unregister_leaves_calls_in_flight_alone(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     callee.unregister(registration);
@@ -176,10 +164,7 @@ fn calls_of_one_caller_arrive_in_order(net: &mut Net) {
 }
 
 fn answers_may_come_in_any_order(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let requests: Vec<_> = (0..8).map(|k| caller.call(&procedure, &none(), &json!([k]))).collect();
     let calls: Vec<_> = requests.iter().map(|_| callee.invoked(registration)).collect();
     for call in calls.iter().rev() {
@@ -236,10 +221,7 @@ fn register_of_reserved_procedure_is_refused(net: &mut Net) {
 }
 
 fn callee_that_says_goodbye_fails_its_calls(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let requests = [0, 1].map(|k| {
         let request = caller.call(&procedure, &none(), &json!([k]));
         callee.invoked(registration);
@@ -251,10 +233,7 @@ fn callee_that_says_goodbye_fails_its_calls(net: &mut Net) {
 }
 
 fn callee_that_is_lost_fails_its_calls(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     callee.invoked(registration);
     drop(callee);
@@ -262,10 +241,7 @@ fn callee_that_is_lost_fails_its_calls(net: &mut Net) {
 }
 
 fn callee_that_aborts_fails_its_calls(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     callee.invoked(registration);
     callee.send(&json!([3, {}, "com.example.enough"]));
@@ -273,10 +249,7 @@ fn callee_that_aborts_fails_its_calls(net: &mut Net) {
 }
 
 fn caller_that_leaves_interrupts_its_calls(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     caller.call(&procedure, &none(), &json!([]));
     let call = callee.invoked(registration);
     drop(caller);
@@ -305,10 +278,7 @@ fn caller_that_leaves_does_not_interrupt_without_canceling(net: &mut Net) {
 }
 
 fn procedure_of_lost_callee_can_be_registered_again(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &none(), &json!([]));
     callee.invoked(registration);
     drop(callee);

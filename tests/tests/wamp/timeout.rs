@@ -16,10 +16,7 @@ pub(crate) fn add(run: &mut Run) {
 }
 
 fn timeout_fails_the_call_and_interrupts_the_callee(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let start = Instant::now();
     let request = caller.call(&procedure, &json!({ "timeout": 300 }), &json!([]));
     let call = callee.invoked(registration);
@@ -50,10 +47,7 @@ fn timeout_without_canceling_does_not_interrupt(net: &mut Net) {
 }
 
 fn answer_in_time_is_no_timeout(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &json!({ "timeout": 60_000 }), &json!([]));
     let call = callee.invoked(registration);
     callee.yields(call.request, &none(), &json!([1]));
@@ -63,10 +57,7 @@ fn answer_in_time_is_no_timeout(net: &mut Net) {
 }
 
 fn timeout_zero_is_none(net: &mut Net) {
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let request = caller.call(&procedure, &json!({ "timeout": 0 }), &json!([]));
     let call = callee.invoked(registration);
     pause(Duration::from_millis(300));
@@ -96,10 +87,7 @@ fn callee_that_asks_for_it_times_calls_itself(net: &mut Net) {
 fn progressive_results_start_the_clock_anew(net: &mut Net) {
     // Far more than the machine needs between two steps, and in all more than the limit.
     const LIMIT_MS: u64 = 3000;
-    let (mut caller, mut callee) = net.pair();
-    let procedure = net.uri("procedure");
-    let registration = callee.register(&procedure, &none());
-    net.settle();
+    let (mut caller, mut callee, procedure, registration) = net.callee();
     let options = json!({ "timeout": LIMIT_MS, "receive_progress": true });
     let request = caller.call(&procedure, &options, &json!([]));
     let call = callee.invoked(registration);

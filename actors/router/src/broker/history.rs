@@ -169,18 +169,13 @@ mod tests {
 
     fn publication(id: u64, topic: &'static str, payload_bytes: usize) -> Publication {
         let args = [Value::from("x".repeat(payload_bytes))];
-        Publication {
-            id: PublicationId::new(id).unwrap(),
-            topic: ByteString::from_static(topic),
-            without: None,
-            receivers: None,
-            publisher: None,
-            trustlevel: None,
-            retained: false,
-            ppt: None,
-            payload: Payload::from_values(Serializer::Json, &args, &Dict::new()).unwrap(),
-            lane: 1,
-        }
+        let payload = Payload::from_values(Serializer::Json, &args, &Dict::new()).unwrap();
+        Publication::for_all(
+            PublicationId::new(id).unwrap(),
+            ByteString::from_static(topic),
+            payload,
+            1,
+        )
     }
 
     /// The ids of what is kept.

@@ -37,6 +37,27 @@ pub(crate) struct Publication {
 }
 
 impl Publication {
+    /// For all who want it, of nobody in particular.
+    pub(crate) fn for_all(
+        id: PublicationId,
+        topic: ByteString,
+        payload: Payload,
+        lane: u64,
+    ) -> Self {
+        Self {
+            id,
+            topic,
+            without: None,
+            receivers: None,
+            publisher: None,
+            trustlevel: None,
+            retained: false,
+            ppt: None,
+            payload,
+            lane,
+        }
+    }
+
     /// The same, in memory of its own: what is kept must not keep what came with it from the same socket.
     pub(crate) fn in_memory_of_its_own(&self) -> Self {
         let raw = Bytes::copy_from_slice(self.payload.raw());

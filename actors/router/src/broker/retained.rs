@@ -232,18 +232,8 @@ mod tests {
 
     fn publication(id: u64, topic: &str, payload_bytes: usize) -> Publication {
         let args = [Value::from("x".repeat(payload_bytes))];
-        Publication {
-            id: PublicationId::new(id).unwrap(),
-            topic: ByteString::from(topic),
-            without: None,
-            receivers: None,
-            publisher: None,
-            trustlevel: None,
-            retained: false,
-            ppt: None,
-            payload: Payload::from_values(Serializer::Json, &args, &Dict::new()).unwrap(),
-            lane: 1,
-        }
+        let payload = Payload::from_values(Serializer::Json, &args, &Dict::new()).unwrap();
+        Publication::for_all(PublicationId::new(id).unwrap(), ByteString::from(topic), payload, 1)
     }
 
     fn kept(retained: &Retained) -> Vec<u64> {

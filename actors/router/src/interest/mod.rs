@@ -9,9 +9,9 @@
 //! digests each second ─► pulls ─► deltas        whatever was lost
 //! rows of peers ─► Routes                        applied in their order, unused while their node is not reached
 //! ```
-//! What it guarantees: nodes know each other's rows, of whom they reach over any number of others; a row goes where its node goes, without markers that
-//! remain; what it costs depends on the distinct rows that change, not on the sessions behind them; queues and frames are
-//! bounded; a crash of the actor loses nothing.
+//! What it guarantees: a node knows the rows of all whom it reaches, over any number of others; a row goes where its node
+//! goes, without markers that remain; what it costs depends on the distinct rows that change, not on the sessions behind
+//! them; queues and frames are bounded; a crash of the actor loses nothing.
 //!
 //! What it refuses: who the sessions are, messages of clients, and persistence: rows live as long as their sessions.
 

@@ -76,18 +76,9 @@ fn publish(
     if !is_wanted && realm.history().is_empty() {
         return;
     }
-    let publication = Publication {
-        id: new_id(work),
-        topic: ByteString::from_static(topic),
-        without: None,
-        receivers: None,
-        publisher: None,
-        trustlevel: None,
-        retained: false,
-        ppt: None,
-        payload: reply::values(Serializer::MsgPack, &args(), &Dict::new()),
-        lane,
-    };
+    let payload = reply::values(Serializer::MsgPack, &args(), &Dict::new());
+    let topic = ByteString::from_static(topic);
+    let publication = Publication::for_all(new_id(work), topic, payload, lane);
     if to_all {
         realm.publish(&publication, work);
     } else {

@@ -292,8 +292,8 @@ impl<S: Subscriber> Tables<S> {
     }
 
     /// Registrations of this node that yield to another node's: both were taken while the nodes could not see each other, or one
-    /// was replaced while its node could not be told. Otherwise the one with the oldest callee stands; of equals that of the smallest node id. All nodes come to the same result, and
-    /// the callees named are to be unregistered and told.
+    /// was replaced while its node could not be told. Otherwise the one with the oldest callee stands; of equals that of the
+    /// smallest node id. All nodes come to the same result, and the callees named are to be unregistered and told.
     //
     // DEVIATES (house style, time): clocks of two nodes are compared. Nothing but the choice of the loser hangs on it.
     pub fn conflicts(&self) -> Vec<Conflict> {

@@ -1,7 +1,8 @@
 //! Dialling other nodes.
 //!
-//! A dialer is a task for one wanted peer, or for one that frames wait for; these are dialled at once. The node with the smaller id dials at once, the other when nothing has come for
-//! [`PATIENCE`]: so there is mostly one who dials, and still a connection when only one of the two can reach the other.
+//! A dialer is a task for one wanted peer, or for one that frames wait for; these are dialled at once. The node with the
+//! smaller id dials at once, the other when nothing has come for [`PATIENCE`]: so there is mostly one who dials, and still a
+//! connection when only one of the two can reach the other.
 
 use super::Shared;
 use super::link::Reserved;
