@@ -44,7 +44,7 @@ pub(crate) fn run(run: &mut Run) {
     stage.scenario(
         &Line {
             id: "C3",
-            fault: "written on A, A cut off, read on B with the session",
+            fault: "written on A, A cut off, read on B with the session, overwritten there",
             target: "NotCaughtUp by the deadline; waits, and is served, once healed",
         },
         behind,
@@ -255,6 +255,11 @@ fn behind(cluster: &mut Cluster, _run: &Run) -> Found {
         elsewhere().put(SHARED, "c3-after", "x").deadline(within).await.map(drop)
     });
     assert!(cluster.get(1, SHARED, "c3-after").is_empty(), "a refused write was made");
+    // Neither is a context of there: nothing may be written over what is not here.
+    let newer = cluster.block(here.get(SHARED, "c3")).unwrap();
+    let over = there.put(SHARED, "c3", "newer").context(&newer.context);
+    let refused = cluster.block(async move { over.await.unwrap_err() });
+    assert!(matches!(refused, Error::NotCaughtUp(_)), "{refused}");
     // Nobody else is held up: without the token the old state is served.
     assert_eq!(cluster.get(1, SHARED, "c3").into_iter().collect::<Vec<_>>(), ["old"]);
     // One that has time is served once the network is whole.
@@ -278,7 +283,9 @@ fn behind(cluster: &mut Cluster, _run: &Run) -> Found {
     cluster.block(async {
         let session = elsewhere();
         session.put(SHARED, "c3-after", "x").deadline(HEALED).await.unwrap();
+        there.put(SHARED, "c3", "newer").context(&newer.context).await.unwrap();
     });
+    assert_eq!(cluster.get(1, SHARED, "c3").into_iter().collect::<Vec<_>>(), ["newer"]);
     format!(
         "read refused after {read:.1?}, write after {write:.1?}, of {WITHIN:.0?} each; a read that waits is served {served:.1?} after healing"
     )

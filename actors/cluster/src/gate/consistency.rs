@@ -5,25 +5,32 @@
 //!
 //! What it guarantees: a request with a token is not served before this replica has all that the token names; a token that
 //! is handed back covers the token that came, what the request read and what it wrote. A write is reported as done once it
-//! is durable here, whether or not the members it should wait for had it in time.
+//! is durable here, whether or not the members it should wait for had it in time. A write under a context waits until this
+//! replica has the events that the context names: what it replaces is known, and no object ever names an event that nobody
+//! has issued, whatever a client makes up.
 //!
-//! What it refuses: to undo a write that too few members have; to serve a stale read instead of [`weald_proto::ErrorCode::NotCaughtUp`].
+//! What it refuses: to undo a write that too few members have; to serve a stale read, or to write over what was never here,
+//! instead of [`weald_proto::ErrorCode::NotCaughtUp`].
 
 use super::data::{address, op, read_error, write_failure};
 use super::{Deps, REQUEST_TIME_MAX, invalid};
 use crate::service::BoxFuture;
 use crate::store::StoreHandle;
+use futures::TryFutureExt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use weald_proto::Reply;
 use weald_proto::error::Current;
 use weald_proto::limits::{TOKEN_BYTES_MAX, WAIT_MS_MAX};
 use weald_proto::request::{CatchUp, GetWith, Seen, WriteWith, WrittenWith};
+use weald_proto::{ErrorCode, Reply, WireError};
 use weald_storage::{
     Dot, Key, Space, TableKind, TableName, VersionVector, WriteOp, Written, partition_of,
 };
+
+/// How long a write without a session waits for what its context names. // guess: many times the latency of a broadcast
+const CONTEXT_TIME: Duration = Duration::from_secs(2);
 
 /// One of the logs of events in which a session has seen something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,9 +101,17 @@ pub(super) fn write_with(
     let begun = op(request).and_then(|op| {
         let (table, key) = op.target();
         let place = place_of(&deps.store, table, key);
+        let waiting = match wait_for(&deps, token.as_deref(), wait_ms)? {
+            None => wait_for_context(&deps, &op, deadline)?,
+            // The context may name more than the token does.
+            Some(waiting) => match wait_for_context(&deps, &op, deadline)? {
+                None => Some(waiting),
+                Some(second) => Some(Box::pin(waiting.and_then(|()| second)) as Waiting),
+            },
+        };
         Ok((
             place,
-            match wait_for(&deps, token.as_deref(), wait_ms)? {
+            match waiting {
                 None => Begun::Handed(Box::pin(store(&deps, op))),
                 Some(waiting) => Begun::Waits(waiting, op),
             },
@@ -127,8 +142,11 @@ pub(super) fn write_with(
 
 enum Begun {
     Handed(BoxFuture<'static, Reply<Written>>),
-    Waits(BoxFuture<'static, Reply<()>>, WriteOp),
+    Waits(Waiting, WriteOp),
 }
+
+/// Something that has to be here first.
+pub(super) type Waiting = BoxFuture<'static, Reply<()>>;
 
 fn store(deps: &Deps, op: WriteOp) -> impl Future<Output = Reply<Written>> + Send + use<> {
     let write = deps.store.write(op, Instant::now() + REQUEST_TIME_MAX);
@@ -136,11 +154,7 @@ fn store(deps: &Deps, op: WriteOp) -> impl Future<Output = Reply<Written>> + Sen
 }
 
 /// The wait for a token; none when there is nothing to wait for.
-fn wait_for(
-    deps: &Deps,
-    token: Option<&[u8]>,
-    wait_ms: u64,
-) -> Reply<Option<BoxFuture<'static, Reply<()>>>> {
+fn wait_for(deps: &Deps, token: Option<&[u8]>, wait_ms: u64) -> Reply<Option<Waiting>> {
     let Some(token) = token else { return Ok(None) };
     if token.len() > TOKEN_BYTES_MAX {
         let len = token.len();
@@ -152,6 +166,56 @@ fn wait_for(
         return Ok(None);
     }
     Ok(Some(deps.consistency.caught_up(token.to_vec(), deadline(wait_ms))))
+}
+
+/// When a write that brings no time of its own gives up waiting for its context.
+pub(super) fn context_deadline() -> Instant {
+    Instant::now() + CONTEXT_TIME
+}
+
+/// The wait for the events that the context of a write names; none when they were processed here, or the object here names
+/// them, too.
+pub(super) fn wait_for_context(
+    deps: &Deps,
+    op: &WriteOp,
+    deadline: Instant,
+) -> Reply<Option<Waiting>> {
+    let (WriteOp::Put { context: Some(context), .. }
+    | WriteOp::PutIf { expected: Some(context), .. }
+    | WriteOp::Delete { context: Some(context), .. }) = op
+    else {
+        return Ok(None);
+    };
+    let (table, key) = op.target();
+    let store = deps.store.store();
+    let mut named = dots_of(context.vector());
+    // Those of this life are judged where they are issued.
+    let place = place_of(&deps.store, table, key);
+    let own = store.partition(place.partition).actor(place.space);
+    named.retain(|dot| dot.actor != own);
+    if !named.is_empty()
+        && let Ok(got) = store.get(table, key, deps.store.wall_ms())
+    {
+        named.retain(|dot| !got.context.vector().covers(dot));
+    }
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let clock = store.partition(place.partition).clock(place.space).map_err(|e| read_error(&e))?;
+    named.retain(|dot| !clock.contains(dot));
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let vector = named.iter().map(|dot| (dot.actor, dot.counter)).collect();
+    let token = deps.consistency.observe(None, place, &vector)?;
+    let waiting = deps.consistency.caught_up(token, deadline);
+    let unseen = |mut error: WireError| {
+        if error.code == ErrorCode::NotCaughtUp {
+            error.message = "the context names events that have not arrived at this node: read again here, or write where it was read".to_owned();
+        }
+        error
+    };
+    Ok(Some(Box::pin(waiting.map_err(unseen))))
 }
 
 fn deadline(wait_ms: u64) -> Instant {

@@ -1,7 +1,9 @@
 //! Reads and writes of the store.
 
+use super::consistency::{context_deadline, wait_for_context};
 use super::{Deps, REQUEST_TIME_MAX, invalid};
 use crate::store::WriteFailure;
+use futures::future::{Either, join, join_all};
 use std::future::Future;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -48,8 +50,22 @@ fn run(
     deps: &Deps,
     op: Result<WriteOp, WireError>,
 ) -> impl Future<Output = WriteReply> + Send + use<> {
-    let work = op.map(|op| deps.store.write(op, Instant::now() + REQUEST_TIME_MAX));
-    async move { work?.await.map(|w| written(&w)).map_err(write_failure) }
+    let work = op.and_then(|op| Ok((wait_for_context(deps, &op, context_deadline())?, op)));
+    let store = deps.store.clone();
+    let work = work.map(|(waiting, op)| match waiting {
+        None => Either::Left(store.write(op, Instant::now() + REQUEST_TIME_MAX)),
+        Some(waiting) => Either::Right((waiting, op)),
+    });
+    async move {
+        let written = match work? {
+            Either::Left(writing) => writing.await,
+            Either::Right((waiting, op)) => {
+                waiting.await?;
+                store.write(op, Instant::now() + REQUEST_TIME_MAX).await
+            }
+        };
+        written.map(|w| self::written(&w)).map_err(write_failure)
+    }
 }
 
 pub(super) fn batch(
@@ -64,21 +80,43 @@ pub(super) fn batch(
     } else {
         let mut results: Vec<Option<WriteReply>> = Vec::with_capacity(r.ops.len());
         let mut good = Vec::with_capacity(r.ops.len());
+        let mut late = Vec::new();
+        let deadline = context_deadline();
         for op in r.ops {
-            match self::op(op) {
-                Ok(op) => {
+            let op = self::op(op);
+            match op.and_then(|op| Ok((wait_for_context(deps, &op, deadline)?, op))) {
+                Ok((None, op)) => {
                     good.push(op);
+                    results.push(None);
+                }
+                Ok((Some(waiting), op)) => {
+                    late.push((results.len(), waiting, op));
                     results.push(None);
                 }
                 Err(e) => results.push(Some(Err(e))),
             }
         }
-        Ok((results, deps.store.write_many(good, Instant::now() + REQUEST_TIME_MAX)))
+        Ok((results, late, deps.store.write_many(good, Instant::now() + REQUEST_TIME_MAX)))
     };
+    let store = deps.store.clone();
     async move {
-        let (results, work) = work?;
-        let mut done =
-            work.await.into_iter().map(|r| r.map(|w| written(&w)).map_err(write_failure));
+        let (mut results, late, work) = work?;
+        let late = late.into_iter().map(|(place, waiting, op)| {
+            let store = store.clone();
+            async move {
+                let written = async {
+                    waiting.await?;
+                    let writing = store.write(op, Instant::now() + REQUEST_TIME_MAX);
+                    writing.await.map(|w| written(&w)).map_err(write_failure)
+                };
+                (place, written.await)
+            }
+        });
+        let (work, late) = join(work, join_all(late)).await;
+        for (place, result) in late {
+            results[place] = Some(result);
+        }
+        let mut done = work.into_iter().map(|r| r.map(|w| written(&w)).map_err(write_failure));
         let lost = || Err(WireError::new(ErrorCode::Internal, "a result is missing"));
         Ok(results.into_iter().map(|r| r.or_else(|| done.next()).unwrap_or_else(lost)).collect())
     }

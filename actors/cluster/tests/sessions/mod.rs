@@ -11,12 +11,12 @@ use weald_proto::cluster::{
     AaeStatus as AaeShown, ClusterStatus as ClusterShown, Members as Shown,
 };
 use weald_proto::request::{
-    AaeDiff, AaeRun, AaeStatus, CatchUp, ClientRole, ClusterEvents, ClusterStatus, DeclareTable,
-    Delete, Forget, Get, GetWith, Join, Leave, Members, Op, Put, PutIf, Table, TableKind,
-    WriteWith,
+    AaeDiff, AaeRun, AaeStatus, Batch, CatchUp, ClientRole, ClusterEvents, ClusterStatus,
+    DeclareTable, Delete, Forget, Get, GetWith, Join, Leave, Members, Op, Put, PutIf, Table,
+    TableKind, WriteWith,
 };
 use weald_proto::{ErrorCode, Reply, WireError};
-use weald_storage::{Dot, Space, VersionVector};
+use weald_storage::{Actor, Context, Dot, Key, NodeId, Space, TableName, VersionVector};
 
 /// A replication that catches up when it is told to. Tokens are numbers; each observation is one more than the token.
 #[derive(Clone, Default)]
@@ -115,6 +115,64 @@ async fn requests_with_a_token_wait_for_it_and_do_nothing_when_it_does_not_come(
     }
     let refused = client.call(&write(put("weald.clients", b"x"), None)).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Invalid);
+    node.stop().await;
+}
+
+/// The context of key `k` that names event `counter` of a node nobody has heard of.
+fn made_up(counter: u64) -> Vec<u8> {
+    let actor = Actor { node: NodeId([9; 16]), incarnation: 2 };
+    let (table, key) = (TableName::parse("t").unwrap(), Key::new(b"k").unwrap());
+    Context::new(&table, &key, [(actor, counter)].into_iter().collect()).encode()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_that_names_what_is_not_here_is_waited_for_and_never_stored() {
+    let script = Script::default();
+    let node = Node::start_with(QUIET, Some(Arc::new(script.clone()))).await;
+    let client = node.client(1, ClientRole::Writer);
+    let plain = |value: &[u8], context| Put {
+        table: "t".into(),
+        key: b"k".to_vec(),
+        value: value.to_vec(),
+        context,
+        ttl_ms: None,
+    };
+    let stored = Get { table: "t".into(), key: b"k".to_vec() };
+    let first = client.call(&plain(b"1", None)).await.unwrap();
+
+    // What was read here is here.
+    client.call(&plain(b"2", Some(first.context))).await.unwrap();
+
+    // Made up: refused by each way in, alone in a batch, and with nothing changed.
+    let before = client.call(&stored).await.unwrap();
+    let refused = client.call(&plain(b"3", Some(made_up(1 << 40)))).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotCaughtUp);
+    assert!(refused.message.contains("context"), "{refused:?}");
+    let condition = PutIf {
+        table: "t".into(),
+        key: b"k".to_vec(),
+        value: b"3".to_vec(),
+        expected: Some(made_up(7)),
+        ttl_ms: None,
+    };
+    assert_eq!(client.call(&condition).await.unwrap_err().code, ErrorCode::NotCaughtUp);
+    let delete = Delete { table: "t".into(), key: b"k".to_vec(), context: Some(made_up(7)) };
+    assert_eq!(client.call(&delete).await.unwrap_err().code, ErrorCode::NotCaughtUp);
+    let with = write(Op::Put(plain(b"3", Some(made_up(7)))), None);
+    assert_eq!(client.call(&with).await.unwrap_err().code, ErrorCode::NotCaughtUp);
+    let other = Put { key: b"other".to_vec(), ..plain(b"4", None) };
+    let ops = vec![Op::Delete(delete), Op::Put(other)];
+    let results = client.call(&Batch { ops }).await.unwrap();
+    assert_eq!(results[0].as_ref().unwrap_err().code, ErrorCode::NotCaughtUp);
+    assert!(results[1].is_ok());
+    assert_eq!(client.call(&stored).await.unwrap(), before);
+
+    // It arrives while the write waits.
+    let waiting = tokio::spawn(client.call(&plain(b"5", Some(made_up(7)))));
+    script.0.here.notify_one();
+    waiting.await.unwrap().unwrap();
+    let values = client.call(&stored).await.unwrap().values;
+    assert!(values.contains(&b"5".to_vec()), "{values:?}");
     node.stop().await;
 }
 
