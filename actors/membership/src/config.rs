@@ -101,7 +101,10 @@ pub struct Config {
     pub swim: Swim,
     /// The overlay of [`Strategy::P2p`].
     pub hyparview: HyParView,
-    /// Time between rounds of gossip while there is news.
+    /// How long announcements of records are collected. Shorter than for the store: they are few, and rumours of the same nodes
+    /// go as fast.
+    pub lazy_tick_ms: u64,
+    /// Time between rounds of gossip while there are rumours.
     pub gossip_period_ms: u64,
     /// Neighbours that are told in one round.
     pub gossip_fanout: usize,
@@ -117,6 +120,7 @@ impl Default for Config {
             strategy: Strategy::FullMesh,
             swim: Swim::default(),
             hyparview: HyParView::default(),
+            lazy_tick_ms: 200,              // guess: as the rounds of gossip
             gossip_period_ms: 200,          // memberlist LAN
             gossip_fanout: 3,               // memberlist LAN
             sync_period_ms: 30_000,         // memberlist LAN

@@ -1,6 +1,6 @@
 //! The membership of one node, as a pure state machine.
 //!
-//! What it is: the view, the failure detector, the overlay and the news, put together. Inputs in, outputs out; time and
+//! What it is: the view, the failure detector, the overlay and the ways of changes and rumours, put together. Inputs in, outputs out; time and
 //! randomness are handed in.
 //!
 //! What it guarantees: nobody is removed but by leaving, by an operator, or by a new node of the same name that takes the place of
@@ -17,6 +17,7 @@ mod operations;
 mod own;
 mod records;
 mod settle;
+mod spread;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,10 @@ use weald_peers::{Cluster, Liveness, Member, PeerInfo};
 use weald_storage::NodeId;
 
 use crate::config::{Config, Strategy};
-use crate::gossip::News;
-use crate::messages::{Body, Entry, Message};
+use crate::gossip::Rumours;
+use crate::messages::{Body, Entry, Head, Message, Rumour};
 use crate::overlay::{Env, HyParView, Outbox};
+use crate::plumtree::Plumtree;
 use crate::rng::Rng;
 use crate::saved::Saved;
 use crate::swim::{Around, Detector, Effect};
@@ -62,7 +64,10 @@ pub struct Membership {
     view: View,
     detector: Detector,
     overlay: Option<HyParView>,
-    news: News,
+    rumours: Rumours,
+    plumtree: Plumtree,
+    /// Nodes whose records changed with the present input, and have to go on.
+    fresh: Vec<NodeId>,
     /// Peers with a connection.
     connected: BTreeSet<NodeId>,
     infos: BTreeMap<NodeId, Arc<PeerInfo>>,
@@ -195,7 +200,8 @@ impl Membership {
     ) -> (Self, Vec<Output>) {
         let saved = saved.unwrap_or_default();
         let mut rng = Rng::new(seed);
-        let overlay = (config.strategy == Strategy::P2p)
+        let is_full_mesh = config.strategy == Strategy::FullMesh;
+        let overlay = (!is_full_mesh)
             .then(|| HyParView::new(config.hyparview.clone(), own.node, now_ms, &mut rng));
         let due = Due {
             gossip_ms: now_ms,
@@ -211,7 +217,9 @@ impl Membership {
             id: own.node,
             view: View::default(),
             overlay,
-            news: News::default(),
+            rumours: Rumours::default(),
+            plumtree: Plumtree::new(own.node, is_full_mesh, config.lazy_tick_ms),
+            fresh: Vec::new(),
             connected: BTreeSet::new(),
             infos: BTreeMap::new(),
             early: Vec::new(),
@@ -347,7 +355,7 @@ impl Membership {
         if !self.is_active() {
             return self.due.saved_ms + SAVE_MAX_MS;
         }
-        let gossip = (!self.news.is_empty()).then_some(self.due.gossip_ms);
+        let gossip = (!self.rumours.is_empty()).then_some(self.due.gossip_ms);
         let joins = self.joins.values().map(operations::Join::next_deadline);
         let leave = self.leave.as_ref().map(operations::Leave::next_deadline);
         let syncs = self.syncs.values().map(|sync| sync.until_ms);
@@ -356,8 +364,14 @@ impl Membership {
         let overlay = self.overlay.as_ref().map(HyParView::next_deadline);
         let contacts = self.contacts.values().copied();
         let all = fixed.into_iter().chain(gossip).chain(joins).chain(leave).chain(syncs);
+        let trees = self.plumtree.next_deadline();
         let names = (self.stale.names || !self.conflicts.is_empty()).then_some(self.due.names_ms);
-        all.chain(overlay).chain(contacts).chain(names).min().unwrap_or(self.clock.now_ms)
+        all.chain(overlay)
+            .chain(contacts)
+            .chain(names)
+            .chain(trees)
+            .min()
+            .unwrap_or(self.clock.now_ms)
     }
 
     /// Whether this node takes part.
@@ -385,6 +399,7 @@ impl Membership {
         self.stale.peers |= contacts_before != self.contacts.len() || self.overlay.is_some();
         self.tick_operations(out);
         self.tick_syncs(out);
+        self.tick_plumtree(out);
         if self.due.names_ms <= now_ms && (self.stale.names || !self.conflicts.is_empty()) {
             self.due.names_ms = now_ms + NAMES_MS;
             self.stale.names = false;
@@ -401,7 +416,7 @@ impl Membership {
                 self.start_sync(node, out);
             }
         }
-        if self.due.gossip_ms <= now_ms && !self.news.is_empty() {
+        if self.due.gossip_ms <= now_ms && !self.rumours.is_empty() {
             self.due.gossip_ms = now_ms + self.config.gossip_period_ms;
             self.gossip(out);
         }
@@ -436,16 +451,15 @@ impl Membership {
             }
         }
         if receivers.is_empty() {
-            // Nobody to tell: whoever connects gets the whole view.
-            self.news.clear();
+            // Nobody to tell: whoever connects compares views.
+            self.rumours.clear();
             return;
         }
         let members = self.view.len();
-        let (records, rumours) = self.news.take(receivers.len(), self.neighbours.len(), members);
-        let records: Vec<Entry> = records.iter().map(|record| self.entry(record)).collect();
+        let rumours = self.rumours.take(receivers.len(), self.neighbours.len(), members);
         for node in receivers {
-            let message =
-                Message { records: records.clone(), rumours: rumours.clone(), body: Body::Gossip };
+            let rumours = rumours.clone();
+            let message = Message { records: Vec::new(), rumours, body: Body::Gossip };
             out.push(Output::Send { to: node, message });
         }
     }
@@ -525,17 +539,18 @@ impl Membership {
             return;
         }
         let Message { records, rumours, body } = message;
-        let is_page = matches!(body, Body::SyncPage { .. });
-        if is_page {
-            self.note_page(from, &records);
+        let heads: Vec<Head> = records.iter().map(Entry::head).collect();
+        let is_strange = |head: &Head| !self.view.is_member(head.node);
+        let strangers: Vec<NodeId> =
+            heads.iter().filter(|head| is_strange(head)).map(|head| head.node).collect();
+        let is_listened_to = self.absorb(from, records, out);
+        self.took(from, &heads, &body, out);
+        if !matches!(body, Body::SyncHeads { .. }) {
+            // What a peer answered before its record came was not listened to.
+            strangers.into_iter().for_each(|node| self.sync_again(node, out));
         }
-        if !self.absorb(from, records, out) {
-            // It is no member (any more): it is told, and not listened to.
-            self.tell_evicted(from, out);
-            if let Body::Announce = body {
-                self.note_announced(from, out);
-            }
-            return;
+        if !is_listened_to {
+            return self.on_stranger(from, &body, out);
         }
         self.view.seen(from, self.clock.moment());
         let mut effects = Vec::new();
@@ -561,13 +576,16 @@ impl Membership {
             }
             Body::PingReached { seq } => self.detector.on_reached(now_ms, seq, &mut effects),
             Body::PingFailed { seq } => self.detector.on_failed(seq),
-            Body::Sync { digest } => self.on_sync(from, digest, out),
-            Body::SyncEqual => self.sync_done(from, out),
-            Body::SyncPage { is_answer, is_last } => {
-                if is_answer && is_last {
-                    self.answer_pages(from, out);
-                }
+            // What it has brought is taken and passed on.
+            Body::News { .. } => {}
+            Body::IHave { items } => self.on_i_have(from, &items, out),
+            Body::Graft { root, nodes } => self.on_graft(from, root, &nodes, out),
+            Body::Prune { root } => self.on_prune(from, root),
+            Body::Sync { digest, own, is_stranger } => {
+                self.on_sync(from, (digest, own), is_stranger, out);
             }
+            Body::SyncEqual => self.sync_done(from, out),
+            Body::SyncHeads { heads, is_last } => self.on_heads(from, &heads, is_last, out),
             Body::Announce => self.note_announced(from, out),
             Body::Noted { version } => self.on_noted(from, version),
             Body::Overlay(message) => {
@@ -582,6 +600,31 @@ impl Membership {
         self.send_overlay(sends, out);
     }
 
+    /// Whoever is no member is told so if it was evicted, and asked who it is if it says that it is back.
+    fn on_stranger(&mut self, from: NodeId, body: &Body, out: &mut Vec<Output>) {
+        match body {
+            Body::Sync { own, .. } if own.node == from && self.is_news(own) => {
+                self.want_of(from, own, out);
+            }
+            Body::Graft { nodes, .. } if nodes.contains(&self.id) => {
+                self.answer(from, None, &[self.id], out);
+            }
+            _ => {
+                self.tell_evicted(from, out);
+                if let Body::Announce = body {
+                    self.note_announced(from, out);
+                }
+            }
+        }
+    }
+
+    /// Somebody says whether a node answers.
+    fn on_rumour(&mut self, from: NodeId, rumour: Rumour, out: &mut Vec<Output>) {
+        let mut effects = Vec::new();
+        self.detector.on_rumour(self.clock.now_ms, from, rumour, around!(self), &mut effects);
+        self.carry_out(effects, out);
+    }
+
     /// Does what the detector wants.
     fn carry_out(&mut self, effects: Vec<Effect>, out: &mut Vec<Output>) {
         for effect in effects {
@@ -592,7 +635,7 @@ impl Membership {
                     let message = Message { records: Vec::new(), rumours, body: Body::Gossip };
                     self.send(to, message, out);
                 }
-                Effect::Spread(rumour) => self.news.rumour(rumour),
+                Effect::Spread(rumour) => self.rumours.rumour(rumour),
                 Effect::Turned(node, liveness) => self.turned(node, liveness, out),
             }
         }

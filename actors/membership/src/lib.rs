@@ -1,7 +1,7 @@
 //! Membership of a Weald cluster: who belongs to it, and who is alive.
 //!
 //! What it is: pure parts and a thin shell. [`view`] is the replicated list of members, [`swim`] the failure detector,
-//! [`overlay`] `HyParView`, [`gossip`] what is news; [`core::Membership`] puts them together.
+//! [`overlay`] `HyParView`, `plumtree` the way of changes, [`gossip`] that of rumours; [`core::Membership`] puts them together.
 //!
 //! What it guarantees: membership changes by operators and by the nodes themselves, never by a failure detector, a DNS answer or a
 //! stopped process. What is known of members is the same everywhere after the news have gone round.
@@ -13,6 +13,7 @@ pub mod core;
 pub mod gossip;
 pub mod messages;
 pub mod overlay;
+mod plumtree;
 pub mod rng;
 pub mod saved;
 pub mod swim;

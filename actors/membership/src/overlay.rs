@@ -1,6 +1,6 @@
 //! `HyParView`: a few neighbours each, and spare nodes to replace them.
 //!
-//! What it is: the *active view* holds the neighbours, is symmetric, and is what gossip and broadcasts go along; the *passive
+//! What it is: the *active view* holds the neighbours, is symmetric, and is what rumours and broadcasts go along; the *passive
 //! view* holds spare nodes, refreshed by shuffles. Joins walk through the overlay, so that a new node gets neighbours from all
 //! over.
 //!
@@ -8,7 +8,7 @@
 //! takes it for its neighbour; a split overlay merges again.
 //!
 //! DEVIATES (`HyParView`):
-//! - 4.2: everybody knows all members (the view is gossiped), so spare nodes are ids, and an empty passive view is refilled from
+//! - 4.2: everybody knows all members (changes of the view go to all), so spare nodes are ids, and an empty passive view is refilled from
 //!   the members.
 //! - 4.4: the answer to a shuffle goes back along the walk instead of over a connection of its own; it reaches the origin all
 //!   the same.

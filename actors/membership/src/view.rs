@@ -16,6 +16,8 @@ use weald_peers::Status;
 use weald_storage::NodeId;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::messages::Head;
+
 /// Most records of one view; further nodes are not taken in. // guess: well above the largest cluster tried
 pub const RECORDS_MAX: usize = 16_384;
 /// Most bytes of a name, an address, or a capability.
@@ -49,17 +51,53 @@ pub struct Record {
 /// What decides between two records of a node; the greater wins.
 pub type Rank<'a> = (u32, u8, u32, u64, Status, (&'a str, &'a [String], &'a [String]));
 
+/// A [`Rank`] without the texts.
+pub type HeadRank = (u32, u8, u32, u64, Status);
+
+/// The numbers of a rank, in their order.
+pub(crate) const fn head_rank(
+    epoch: u32,
+    incarnation: u32,
+    version: u64,
+    status: Status,
+) -> HeadRank {
+    let sticks = match status {
+        Status::Evicted => 2,
+        Status::Fenced => 1,
+        Status::Joined | Status::Leaving | Status::Left => 0,
+    };
+    (epoch, sticks, incarnation, version, status)
+}
+
 impl Record {
     /// (epoch, evicted or fenced, incarnation, version), then the status, then the rest.
     #[must_use]
     pub fn rank(&self) -> Rank<'_> {
         let rest = (self.name.as_str(), self.addresses.as_slice(), self.capabilities.as_slice());
-        let sticks = match self.status {
-            Status::Evicted => 2,
-            Status::Fenced => 1,
-            Status::Joined | Status::Leaving | Status::Left => 0,
-        };
-        (self.epoch, sticks, self.incarnation, self.version, self.status, rest)
+        let (epoch, sticks, incarnation, version, status) =
+            head_rank(self.epoch, self.incarnation, self.version, self.status);
+        (epoch, sticks, incarnation, version, status, rest)
+    }
+
+    /// What decides between two records of a node before their texts do.
+    #[must_use]
+    pub const fn head_rank(&self) -> HeadRank {
+        head_rank(self.epoch, self.incarnation, self.version, self.status)
+    }
+
+    /// Equal for equal texts.
+    #[must_use]
+    pub fn texts_hash(&self) -> u32 {
+        let mut hash = Xxh3Default::new();
+        hash.update(self.name.as_bytes());
+        for (list, texts) in [&self.addresses, &self.capabilities].into_iter().enumerate() {
+            for text in texts {
+                hash.update(&[0, u8::try_from(list).unwrap_or_default()]);
+                hash.update(text.as_bytes());
+            }
+        }
+        let [.., a, b, c, d] = hash.digest().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
     /// Whether it keeps to the bounds.
@@ -209,6 +247,15 @@ impl View {
     pub fn seen(&mut self, node: NodeId, at: Moment) {
         if let Some(row) = self.rows.get_mut(&node) {
             (row.seen_ms, row.seen_run_ms) = (at.wall_ms, at.run_ms);
+        }
+    }
+
+    /// Notes since when somebody else counts a node as gone. The oldest age counts, as in a merge.
+    pub fn gone_for(&mut self, head: &Head, run_ms: u64) {
+        if let Some(row) = self.rows.get_mut(&head.node)
+            && row.record.head_rank() == head.rank()
+        {
+            row.gone_run_ms = row.gone_run_ms.min(run_ms.saturating_sub(head.gone_for_ms));
         }
     }
 

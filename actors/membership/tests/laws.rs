@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use weald_membership::messages::{Body, Entry, MESSAGE_BYTES_MAX, Message, Overlay, Rumour};
+use weald_membership::messages::{
+    ASKED_MAX, Announcement, Body, Entry, HEADS_MAX, Head, MESSAGE_BYTES_MAX, Message, Overlay,
+    Rumour,
+};
 use weald_membership::saved::{Saved, SavedError, SavedRow};
 use weald_membership::view::{Merged, Moment, Record, View};
 use weald_peers::{Liveness, Status};
@@ -66,6 +69,10 @@ fn entry() -> impl Strategy<Value = Entry> {
     )
 }
 
+fn root() -> impl Strategy<Value = Option<NodeId>> {
+    prop::option::of(any::<[u8; 16]>().prop_map(NodeId))
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let node = any::<[u8; 16]>().prop_map(NodeId);
     let nodes = prop::collection::vec(any::<[u8; 16]>().prop_map(NodeId), 0..8);
@@ -74,8 +81,20 @@ fn body() -> impl Strategy<Value = Body> {
         Just(Body::SyncEqual),
         (any::<u64>(), any::<bool>())
             .prop_map(|(seq, is_neighbour)| Body::Ping { seq, is_neighbour }),
-        (any::<u64>(), node).prop_map(|(seq, target)| Body::PingRequest { seq, target }),
-        (any::<u64>()).prop_map(|digest| Body::Sync { digest }),
+        (any::<u64>(), node.clone()).prop_map(|(seq, target)| Body::PingRequest { seq, target }),
+        (any::<u64>(), entry(), any::<bool>()).prop_map(|(digest, own, is_stranger)| {
+            Body::Sync { digest, own: own.head(), is_stranger }
+        }),
+        (prop::collection::vec(entry(), 0..4), any::<bool>()).prop_map(|(entries, is_last)| {
+            Body::SyncHeads { heads: entries.iter().map(Entry::head).collect(), is_last }
+        }),
+        prop::collection::vec((root(), entry()), 0..4).prop_map(|items| {
+            let items = items.into_iter().map(|(root, e)| Announcement { root, head: e.head() });
+            Body::IHave { items: items.collect() }
+        }),
+        (root(), any::<bool>()).prop_map(|(root, is_answer)| Body::News { root, is_answer }),
+        (root(), nodes.clone()).prop_map(|(root, nodes)| Body::Graft { root, nodes }),
+        node.prop_map(|root| Body::Prune { root }),
         (any::<[u8; 16]>(), any::<u64>(), any::<u8>(), nodes).prop_map(|(node, id, ttl, nodes)| {
             Body::Overlay(Overlay::Shuffle { origin: NodeId(node), id, ttl, nodes })
         }),
@@ -194,6 +213,30 @@ fn messages_and_records_out_of_bounds_are_refused() {
     let nodes = vec![NodeId([1; 16]); 65];
     let shuffle = Overlay::Shuffle { origin: NodeId([1; 16]), id: 1, ttl: 1, nodes };
     assert!(Message::decode(&Message::bare(Body::Overlay(shuffle)).encode()).is_err());
+    let node = NodeId([0xff; 16]);
+    let head = Head {
+        node,
+        epoch: u32::MAX,
+        incarnation: u32::MAX,
+        version: u64::MAX,
+        status: Status::Evicted,
+        texts: u32::MAX,
+        gone_for_ms: u64::MAX,
+        refute: u32::MAX,
+        liveness: Liveness::Down,
+    };
+    let bodies = |extra: usize| {
+        let item = Announcement { root: Some(node), head };
+        [
+            Body::IHave { items: vec![item; HEADS_MAX + extra] },
+            Body::SyncHeads { heads: vec![head; HEADS_MAX + extra], is_last: true },
+            Body::Graft { root: Some(node), nodes: vec![node; ASKED_MAX + extra] },
+        ]
+    };
+    for (full, over) in bodies(0).into_iter().zip(bodies(1)) {
+        assert!(Message::decode(&Message::bare(full).encode()).is_ok(), "a full one fits");
+        assert!(Message::decode(&Message::bare(over).encode()).is_err());
+    }
     let mut behind = Message::bare(Body::SyncEqual).encode();
     behind.push(0);
     assert!(Message::decode(&behind).is_err());

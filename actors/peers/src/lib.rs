@@ -10,9 +10,11 @@ pub mod cluster;
 pub mod delivery;
 pub mod meter;
 pub mod network;
+pub mod tree;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterWatch, Liveness, Member, Status};
 pub use meter::{Meter, Permit};
 pub use network::{Channel, Inbox, Network, PeerEvent, PeerInfo, SendError, kind};
+pub use tree::Tree;
 pub use wire::{Dots, Malformed, WireDelta};

@@ -40,11 +40,17 @@ async fn nodes_that_do_not_fit_are_told_why() {
         Node::start(config)
     };
     let of_clone = "another process with node id 01010101-";
-    let cases: [Misfit; 5] = [
+    let cases: [Misfit; 6] = [
         (
-            |c| c.versions = (3, 4),
-            "the dialled node speaks versions 2 to 2, the dialling one 3 to 4: the dialling one is newer",
-            "the dialled node speaks versions 3 to 4, the dialling one 2 to 2: the dialled one is newer",
+            |c| c.versions = (4, 5),
+            "the dialled node speaks versions 3 to 3, the dialling one 4 to 5: the dialling one is newer",
+            "the dialled node speaks versions 4 to 5, the dialling one 3 to 3: the dialled one is newer",
+        ),
+        // Changes of the membership were told another way then.
+        (
+            |c| c.versions = (2, 2),
+            "the dialled node speaks versions 3 to 3, the dialling one 2 to 2: the dialled one is newer",
+            "the dialled node speaks versions 2 to 2, the dialling one 3 to 3: the dialling one is newer",
         ),
         (
             |c| c.partitions = 16,

@@ -32,6 +32,7 @@ impl Membership {
             let Some(new) = live.iter().copied().find(|n| self.is_up(*n)) else { continue };
             for old in dead {
                 self.evict(old, out);
+                self.announce_own(out);
                 out.push(Output::Event(Event::Replaced { name: name.clone(), old, new }));
             }
             for pair in live.windows(2) {

@@ -193,7 +193,8 @@ impl Membership {
     }
 
     /// Tells the own record to all neighbours, who are to say that they noted it. Returns them.
-    pub(super) fn announce(&self, out: &mut Vec<Output>) -> BTreeSet<NodeId> {
+    pub(super) fn announce(&mut self, out: &mut Vec<Output>) -> BTreeSet<NodeId> {
+        self.fresh.retain(|node| *node != self.id);
         let Some(own) = self.view.record(self.id) else { return BTreeSet::new() };
         for node in &self.neighbours {
             let records = vec![self.entry(own)];

@@ -45,7 +45,7 @@ impl Membership {
     pub(super) fn set_own(&mut self, record: Record) {
         let record = Arc::new(record);
         self.view.merge(&record, self.clock.moment(), 0);
-        self.news.record(&record);
+        self.fresh.push(self.id);
         self.digest = None;
         self.stale.snapshot = true;
         self.stale.peers = true;
@@ -123,7 +123,9 @@ impl Membership {
             let result = Err(super::OpError::NoMember { status });
             out.push(Output::Reply { request, result });
         }
-        self.news.clear();
+        self.rumours.clear();
+        self.plumtree.clear();
+        self.fresh.clear();
         self.dials.clear();
         self.syncs.clear();
         self.contacts.clear();

@@ -6,9 +6,7 @@ use weald_peers::{Liveness, Status};
 use weald_storage::NodeId;
 
 use super::{Event, Membership, Output};
-use crate::messages::{Body, Entry, Message, Rumour};
-use crate::overlay::HyParView;
-use crate::swim::Around;
+use crate::messages::{Body, Entry, Head, Message, Rumour};
 use crate::view::{Merged, Record};
 
 impl Membership {
@@ -43,16 +41,34 @@ impl Membership {
             return;
         }
         self.merge(&entry.record, entry.gone_for_ms, out);
-        let rumour = Rumour { node, refute: entry.refute, liveness: entry.liveness };
-        let mut effects = Vec::new();
-        let around = Around {
-            connected: &self.connected,
-            probed: self.overlay.as_ref().map(HyParView::active),
-        };
         if from != node {
-            self.detector.on_rumour(self.clock.now_ms, from, rumour, around, &mut effects);
+            let (refute, liveness) = (entry.refute, entry.liveness);
+            self.on_rumour(from, Rumour { node, refute, liveness }, out);
         }
-        self.carry_out(effects, out);
+    }
+
+    /// Records have been taken in: nobody has to be asked for them, and what was new goes on.
+    pub(super) fn took(
+        &mut self,
+        from: NodeId,
+        heads: &[Head],
+        body: &Body,
+        out: &mut Vec<Output>,
+    ) {
+        for head in heads {
+            self.plumtree.arrived(head);
+            if self.is_same(head) {
+                self.plumtree.has(from, head.node);
+            }
+        }
+        let is_new = self.fresh.iter().any(|node| *node != self.id);
+        self.pass_on(from, body, out);
+        if let Body::News { root: Some(root), is_answer: false } = body
+            && !is_new
+        {
+            self.on_nothing_new(from, *root, heads, out);
+        }
+        self.syncs_got(heads, out);
     }
 
     /// Takes a record in and does what follows from it.
@@ -72,7 +88,7 @@ impl Membership {
             Merged::New => None,
             Merged::Changed(before) => Some(before),
         };
-        self.news.record(record);
+        self.fresh.push(node);
         self.digest = None;
         self.stale.snapshot = true;
         self.stale.peers = true;
@@ -80,6 +96,7 @@ impl Membership {
             self.detector.add(now_ms, node, false);
         } else {
             self.detector.remove(node);
+            self.plumtree.forget(node);
             if let Some(overlay) = &mut self.overlay {
                 overlay.forget(now_ms, node);
             }
@@ -140,6 +157,7 @@ impl Membership {
         for record in absent {
             self.merge(&record, 0, out);
         }
+        self.announce_own(out);
         // Twice: everybody drops it before it could come back from somebody who counts a little slower.
         let ttl_ms = self.config.max_absence_ms.saturating_mul(2);
         if !self.view.drop_gone(at.run_ms, ttl_ms, self.id).is_empty() {

@@ -16,6 +16,7 @@ impl Membership {
             self.stale.peers = false;
             self.settle_peers(out);
         }
+        self.push_own(out);
         if self.stale.snapshot {
             self.stale.snapshot = false;
             self.stale.names = true;
@@ -64,8 +65,17 @@ impl Membership {
             out.push(Output::Connect(wanted));
         }
         if neighbours != self.neighbours {
-            self.neighbours = neighbours;
+            let before = std::mem::replace(&mut self.neighbours, neighbours);
             self.stale.snapshot = true;
+            for gone in before.difference(&self.neighbours).copied().collect::<Vec<_>>() {
+                self.lost_neighbour(gone, out);
+            }
+            // What went along other connections since this one was made may have passed by.
+            let is_due = |node: &&NodeId| self.id < **node && !self.syncs.contains_key(node);
+            let new = self.neighbours.difference(&before).filter(is_due).copied();
+            for node in new.collect::<Vec<_>>() {
+                self.start_sync(node, out);
+            }
         }
     }
 

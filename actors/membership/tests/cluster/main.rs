@@ -4,6 +4,7 @@
 //! story of operators and faults, and says by when everybody has to agree.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod copies;
 mod liveness;
 mod operations;
 mod overlay;

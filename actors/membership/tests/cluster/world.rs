@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) sent: u64,
     pub(crate) bytes_max: usize,
+    /// Records that were sent, each time it is sent.
+    pub(crate) copies: u64,
     /// Percent of messages that vanish.
     pub(crate) loss: usize,
     config: Config,
@@ -87,6 +89,7 @@ impl World {
             nodes: BTreeMap::new(),
             sent: 0,
             bytes_max: 0,
+            copies: 0,
             loss: 0,
             config,
             rng: Rng::new(seed),
@@ -273,6 +276,7 @@ impl World {
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         self.sent += 1;
+        self.copies += message.records.len() as u64;
         // Large ones always, of the others some: it takes most of the time.
         if self.sent.is_multiple_of(16) || !message.records.is_empty() {
             let bytes = message.encode();

@@ -20,8 +20,9 @@ use crate::limits::{
 use serde::{Deserialize, Serialize};
 
 /// Least and greatest version of the protocol between nodes that this release speaks. 2: connections are closed by agreement,
-/// routes are told along trees and carry what they have replaced.
-pub const VERSIONS: (u16, u16) = (2, 2);
+/// routes are told along trees and carry what they have replaced. 3: so are changes of the membership, and views are compared by
+/// what each has before anything is sent.
+pub const VERSIONS: (u16, u16) = (3, 3);
 
 /// Number of channels between nodes.
 pub const CHANNELS: usize = 3;

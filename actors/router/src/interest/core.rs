@@ -12,11 +12,12 @@
 //! What it refuses: rows of nodes that are neither members nor connected, and more rows of one node than allowed.
 //!
 //! A node is reached when it is connected, in a full mesh, and when it answers the failure detector; in an overlay the latter
-//! is enough, as its rows are passed on by others: news along its tree (see `tree.rs`), which are announced with the
+//! is enough, as its rows are passed on by others: news along its tree ([`weald_peers::tree`]), which are announced with the
 //! next digest to whoever did not get them so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weald_peers::Tree;
 use weald_storage::NodeId;
 
 mod event;
@@ -28,7 +29,6 @@ use super::config::{Config, ms};
 use super::ledger::{Ledger, Part};
 use super::origin::Origin;
 use super::row::{Change, Row, Value};
-use super::tree::Tree;
 use super::wire::{Delta, KNOWN_MAX, Known, Message, NUMBER_MAX, Reason};
 
 /// Bytes of rows that are pushed in one frame, about: a frame of it does not hold up probes. // guess

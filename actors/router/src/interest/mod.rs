@@ -22,7 +22,6 @@ mod handle;
 mod ledger;
 mod origin;
 mod row;
-mod tree;
 pub mod wire;
 
 #[cfg(test)]

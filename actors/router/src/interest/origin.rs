@@ -1,7 +1,8 @@
 //! What is known of the rows of one other node.
 
+use weald_peers::Tree;
+
 use super::ledger::Ledger;
-use super::tree::Tree;
 
 /// A question that has not been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,14 @@
-//! Along which connections news of one node go, where not all nodes are connected: a broadcast tree with that node as its root.
+//! A broadcast tree as one node sees it: along which connections news of one root go, where not all nodes are connected.
 //!
-//! What it is: Plumtree (Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees) by means of what interest says anyhow: deltas are
-//! pushed, digests announce, a pull is the graft. What is its own is the prune. The trees of the store's broadcast are other
-//! ones: it learns them from events of the store, which a node may have none of.
+//! What it is: the part of Plumtree (Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees) that does not depend on what is
+//! broadcast. Each root has a tree of its own, so its links have a direction. The interest of the router and the records of the
+//! membership ride on such trees; what announces and what asks is their own. Events of the store have trees that they share
+//! with timers by event: see the broadcast.
 //!
 //! What it guarantees: a neighbour whose news come too late again and again is asked to keep them; one that was asked so takes
-//! the place of a lost parent at once. It may happen that nobody sends: then the next digest leads to a pull.
+//! the place of a lost parent at once.
+//!
+//! What it refuses: to know what the news are. It may happen that nobody sends: announcements have to lead to a graft then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +19,11 @@ const PRUNE_AFTER: u8 = 2;
 
 /// The connections of one tree at this node. Bounded by the neighbours.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     /// Neighbours that want no news of the root from here.
     lazy: BTreeSet<NodeId>,
+    /// Neighbours that have asked for news of the root.
+    asked: BTreeSet<NodeId>,
     /// Who has brought the newest.
     parent: Option<NodeId>,
     /// How often in a row others have brought what was known.
@@ -28,20 +33,27 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Whether news of the root go to a neighbour.
-    pub(super) fn is_eager(&self, peer: NodeId) -> bool {
+    /// Whether news of the root go to a neighbour, where each begins with all of them.
+    #[must_use]
+    pub fn is_eager(&self, peer: NodeId) -> bool {
         !self.lazy.contains(&peer)
     }
 
+    /// Whether a neighbour has asked for news of the root: it gets them where others do not.
+    #[must_use]
+    pub fn is_asked(&self, peer: NodeId) -> bool {
+        self.asked.contains(&peer)
+    }
+
     /// A neighbour has brought something new.
-    pub(super) fn brought(&mut self, from: NodeId) {
+    pub fn brought(&mut self, from: NodeId) {
         self.late.remove(&from);
         self.spares.remove(&from);
         self.parent = Some(from);
     }
 
     /// A neighbour has brought what was known. Whom to ask to keep its news, if anybody.
-    pub(super) fn came_late(&mut self, from: NodeId, root: NodeId) -> Option<NodeId> {
+    pub fn came_late(&mut self, from: NodeId, root: NodeId) -> Option<NodeId> {
         let parent = *self.parent.get_or_insert(from);
         if parent == from {
             return None;
@@ -59,17 +71,20 @@ impl Tree {
     }
 
     /// A neighbour wants no more news.
-    pub(super) fn pruned(&mut self, peer: NodeId) {
+    pub fn pruned(&mut self, peer: NodeId) {
+        self.asked.remove(&peer);
         self.lazy.insert(peer);
     }
 
     /// A neighbour wants what it lacks, and the news that follow.
-    pub(super) fn grafted(&mut self, peer: NodeId) {
+    pub fn grafted(&mut self, peer: NodeId) {
+        self.asked.insert(peer);
         self.lazy.remove(&peer);
     }
 
     /// A neighbour is gone. Whom to ask instead if it was the parent.
-    pub(super) fn lost(&mut self, peer: NodeId) -> Option<NodeId> {
+    pub fn lost(&mut self, peer: NodeId) -> Option<NodeId> {
+        self.asked.remove(&peer);
         self.lazy.remove(&peer);
         self.late.remove(&peer);
         self.spares.remove(&peer);
@@ -118,10 +133,14 @@ mod tests {
         assert!(tree.is_eager(A));
         tree.pruned(A);
         assert!(!tree.is_eager(A) && tree.is_eager(B));
+        assert!(!tree.is_asked(A) && !tree.is_asked(B));
         tree.grafted(A);
-        assert!(tree.is_eager(A));
+        assert!(tree.is_eager(A) && tree.is_asked(A));
         tree.pruned(A);
-        assert_eq!(tree.lost(A), None);
+        assert!(!tree.is_asked(A));
+        tree.grafted(B);
+        assert_eq!((tree.lost(A), tree.lost(B)), (None, None));
+        assert!(!tree.is_asked(B));
         assert!(tree.is_eager(A), "a new connection begins anew");
     }
 }
