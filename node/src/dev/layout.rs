@@ -37,6 +37,13 @@ impl DevNode {
         self.dir.join(NODE_CONFIG)
     }
 
+    /// Where WAMP clients connect, as its configuration says; `None` when it lets none in over HTTP.
+    pub(super) fn wamp_url(&self) -> Option<String> {
+        let flags = Flags { config: Some(self.config()), values: Vec::new() };
+        let listeners = config::load(&flags, std::iter::empty()).config.listeners;
+        listeners.http.map(|address| format!("ws://{address}{}", listeners.websocket_path))
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.dir.join(LOG)
     }
@@ -185,6 +192,8 @@ mod tests {
         assert_eq!(config.cluster.listen.to_string(), "127.0.0.1:18186");
         assert_eq!(config.cluster.seeds, ["127.0.0.1:18086"]);
         assert_eq!(config.listeners.http, "127.0.0.1:18180".parse().ok());
+        let second = &below(plan(&dir, &args).unwrap(), &made)[1];
+        assert_eq!(second.wamp_url().as_deref(), Some("ws://127.0.0.1:18180/ws"));
         for file in
             [&config.cluster.tls_certificate, &config.cluster.tls_key, &config.cluster.tls_ca]
         {

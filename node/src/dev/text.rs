@@ -28,6 +28,7 @@ pub(super) fn up(
         json!({
             "name": node.name,
             "address": node.listen.to_string(),
+            "wamp": node.wamp_url(),
             "pid": pid,
             "data_dir": node.dir,
             "config": node.config(),
@@ -45,11 +46,14 @@ pub(super) fn up(
 }
 
 fn human(program: &str, dir: &Path, nodes: &[(&DevNode, Option<u32>)]) -> String {
-    let mut rows = vec![["  NODE", "ADDRESS", "PROCESS", "DIRECTORY"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["  NODE", "ADDRESS", "WAMP CLIENTS", "PROCESS", "DIRECTORY"].map(String::from).to_vec(),
+    ];
     rows.extend(nodes.iter().map(|(node, pid)| {
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let name = format!("  {}", node.name);
-        vec![name, node.listen.to_string(), pid, node.dir.display().to_string()]
+        let wamp = node.wamp_url().unwrap_or_else(|| "-".to_owned());
+        vec![name, node.listen.to_string(), wamp, pid, node.dir.display().to_string()]
     }));
     let count = nodes.len();
     let first = &nodes[0].0.dir;
