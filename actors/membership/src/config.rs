@@ -73,6 +73,8 @@ pub struct HyParView {
     pub check_period_ms: u64,
     /// Time between changes of one neighbour for any member.
     pub mix_period_ms: u64,
+    /// Time between looks at whether the next member by id is a neighbour, and attempts to win it.
+    pub ring_period_ms: u64,
 }
 
 impl Default for HyParView {
@@ -88,6 +90,7 @@ impl Default for HyParView {
             recontact_period_ms: 10_000, // guess
             check_period_ms: 30_000,     // guess
             mix_period_ms: 120_000,      // guess
+            ring_period_ms: 5_000,       // guess: the time of an attempt
         }
     }
 }

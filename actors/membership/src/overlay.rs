@@ -5,7 +5,9 @@
 //! over.
 //!
 //! What it guarantees: one node never has more than `active_max` neighbours; a node without any is never refused by one that
-//! takes it for its neighbour; a split overlay merges again.
+//! takes it for its neighbour. The neighbourhoods are one graph over all members that know each other to be alive, whatever the
+//! walks and shuffles do, within one and a quarter `ring_period_ms` and the time of a connection: 7 s or so. Members that cannot
+//! be connected with each other take a period and a half more for each that is passed over.
 //!
 //! DEVIATES (`HyParView`):
 //! - 4.2: everybody knows all members (changes of the view go to all), so spare nodes are ids, and an empty passive view is refilled from
@@ -15,6 +17,9 @@
 //! - 4.3: refused or failed promotions back off, since in a cluster with full views a free slot may not exist.
 //! - a ping says whether its receiver is a neighbour, which repairs a one-sided neighbourhood.
 //! - a demoted neighbour stays connected for a while, so that what was sent to it arrives.
+//! - a node keeps the next and the previous member by id among its neighbours, if they answer: all members know all others, so
+//!   these links make a circle over all of them, and parts that are each content with their neighbours cannot stay apart. It
+//!   costs one attempt a period at most, and none while the next member is a neighbour. The rest of the view is random as ever.
 //! - lost members are contacted again, and now and then a neighbour is exchanged for any member: shuffles alone never leave a
 //!   part that was cut off.
 //! - now and then any member is contacted: one that died together with all its neighbours is noticed by nobody else.
@@ -38,6 +43,8 @@ const CRUMBS_MAX: usize = 256;
 /// Shortest and longest time between promotions. // guess
 const PROMOTE_MIN_MS: u64 = 500;
 const PROMOTE_MAX_MS: u64 = 15_000;
+/// Members after this one by id that are tried in turn, should the first ones not be reached. // guess
+const RING_WALK: usize = 4;
 
 /// What the overlay knows of the rest of the node.
 pub trait Env {
@@ -87,6 +94,9 @@ pub struct HyParView {
     recontact_at_ms: u64,
     check_at_ms: u64,
     mix_at_ms: u64,
+    ring_at_ms: u64,
+    /// Which of the members after this one is tried next.
+    ring_step: usize,
     /// Members to whom no connection could be made.
     unreached: Vec<NodeId>,
 }
@@ -111,6 +121,8 @@ impl HyParView {
             check_at_ms: now_ms + rng.jitter(config.check_period_ms, 50),
             unreached: Vec::new(),
             mix_at_ms: now_ms + rng.jitter(config.mix_period_ms, 50),
+            ring_at_ms: now_ms + rng.jitter(config.ring_period_ms, 25),
+            ring_step: 0,
             config,
         }
     }
@@ -138,7 +150,8 @@ impl HyParView {
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
         let attempts = self.attempts.values().map(|attempt| attempt.until_ms);
-        let timers = [self.shuffle_at_ms, self.recontact_at_ms, self.check_at_ms, self.mix_at_ms];
+        let timers = [self.shuffle_at_ms, self.recontact_at_ms, self.check_at_ms];
+        let timers = timers.into_iter().chain([self.mix_at_ms, self.ring_at_ms]);
         let promote = (!self.is_full()).then_some(self.promote_at_ms);
         let drains = self.draining.values().copied();
         attempts.chain(drains).chain(timers).chain(promote).min().unwrap_or(u64::MAX)
@@ -178,6 +191,31 @@ impl HyParView {
             self.mix_at_ms = now_ms + rng.jitter(self.config.mix_period_ms, 50);
             self.contact_any(now_ms, true, env, rng, out);
         }
+        if self.ring_at_ms <= now_ms {
+            self.ring_at_ms = now_ms + rng.jitter(self.config.ring_period_ms, 25);
+            self.close_ring(now_ms, env, out);
+        }
+    }
+
+    /// Wins the next member by id for a neighbour.
+    fn close_ring(&mut self, now_ms: u64, env: &impl Env, out: &mut Outbox) {
+        let ring = self.ring(env);
+        if ring.first().is_none_or(|next| self.active.contains(next)) {
+            self.ring_step = 0;
+            return;
+        }
+        let node = ring[self.ring_step % ring.len().min(RING_WALK)];
+        self.ring_step += 1;
+        self.attempt(now_ms, node, true, env, out);
+    }
+
+    /// The other members that are alive, from the next one by id to the previous one.
+    fn ring(&self, env: &impl Env) -> Vec<NodeId> {
+        let mut ring = env.alive();
+        ring.sort_unstable();
+        let at = ring.partition_point(|node| *node <= self.own);
+        ring.rotate_left(at);
+        ring
     }
 
     /// Members that could not be connected since this was last asked: they may be dead.
@@ -268,7 +306,7 @@ impl HyParView {
     ) {
         match message {
             Overlay::Join => {
-                self.make_room(now_ms, from, rng, out);
+                self.make_room(now_ms, from, env, rng, out);
                 self.insert(now_ms, from);
                 out.push((from, Overlay::NeighbourReply { is_accepted: true }));
                 let ttl = self.config.active_walk;
@@ -281,7 +319,7 @@ impl HyParView {
             Overlay::Neighbour { is_urgent } => {
                 let is_accepted = is_urgent || !self.is_full() || self.active.contains(&from);
                 if is_accepted {
-                    self.make_room(now_ms, from, rng, out);
+                    self.make_room(now_ms, from, env, rng, out);
                     self.insert(now_ms, from);
                 }
                 out.push((from, Overlay::NeighbourReply { is_accepted }));
@@ -292,7 +330,7 @@ impl HyParView {
                     return;
                 }
                 if is_accepted {
-                    self.make_room(now_ms, from, rng, out);
+                    self.make_room(now_ms, from, env, rng, out);
                     self.insert(now_ms, from);
                 } else {
                     self.promote_wait_ms = (self.promote_wait_ms * 2).min(PROMOTE_MAX_MS);
@@ -452,10 +490,23 @@ impl HyParView {
         self.promote_at_ms = self.promote_at_ms.min(now_ms + PROMOTE_MIN_MS);
     }
 
-    /// Demotes a neighbour if there is no free slot.
-    fn make_room(&mut self, now_ms: u64, newcomer: NodeId, rng: &mut Rng, out: &mut Outbox) {
+    /// Demotes a neighbour if there is no free slot; one of the circle only if there is no other.
+    fn make_room(
+        &mut self,
+        now_ms: u64,
+        newcomer: NodeId,
+        env: &impl Env,
+        rng: &mut Rng,
+        out: &mut Outbox,
+    ) {
         while self.is_full() && !self.active.contains(&newcomer) {
-            let neighbours: Vec<NodeId> = self.active.iter().copied().collect();
+            let ring = self.ring(env);
+            let is_kept = |node: &NodeId| Some(node) == ring.first() || Some(node) == ring.last();
+            let mut neighbours: Vec<NodeId> =
+                self.active.iter().copied().filter(|node| !is_kept(node)).collect();
+            if neighbours.is_empty() {
+                neighbours = self.active.iter().copied().collect();
+            }
             let Some(node) = rng.pick(&neighbours) else { return };
             self.active.remove(&node);
             out.push((node, Overlay::Disconnect));

@@ -65,3 +65,40 @@ fn split_hundred_merge_again() {
     world.heal();
     world.run_until(60_000, |w| w.is_whole(100) && w.is_connected_overlay());
 }
+
+#[test]
+fn parts_that_knew_each_other_through_one_node_find_each_other_when_it_leaves() {
+    let mut splits = 0;
+    for seed in 0..10 {
+        let mut world = World::new(seed, Strategy::P2p);
+        for number in [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 7] {
+            world.start(&own(number));
+        }
+        let is_left = |node| node < id(7);
+        let bridge = id(7);
+        let rest: Vec<NodeId> = world.nodes.keys().copied().filter(|n| *n != bridge).collect();
+        for one in rest.iter().filter(|node| is_left(**node)) {
+            for other in rest.iter().filter(|node| !is_left(**node)) {
+                world.cut(*one, *other, true);
+            }
+        }
+        for (first, last) in [(1, 6), (8, 13)] {
+            for number in first + 1..=last {
+                world.join(number, &[first]);
+            }
+        }
+        world.join(7, &[1]);
+        world.run(5_000);
+        world.join(7, &[8]);
+        world.run_until(60_000, |w| w.is_whole(13));
+        world.heal();
+        let request = world.leave(7);
+        world.run_until(5_000, |w| w.reply(7, request) == Some(Ok(())));
+        world.kill(7);
+        splits += usize::from(!world.is_connected_overlay());
+        world.run_until(8_500, World::is_connected_overlay);
+        world.run_until(60_000, |w| w.is_whole(12));
+        assert!(world.is_connected_overlay());
+    }
+    assert!(splits >= 5, "the overlay was split {splits} times: the test shows little");
+}
