@@ -1,7 +1,7 @@
 //! Who is said to be alive, and how often it was told.
 //!
 //! Guarantees: a rumour is told at most a logarithmic number of times; a newer one about a node replaces the older; what was
-//! told least goes first. Bounded by the number of nodes. Records go another way: see [`crate::plumtree`].
+//! told least goes first. Bounded by the number of nodes. Records go another way: see `plumtree.rs`.
 
 use std::collections::BTreeMap;
 

@@ -7,11 +7,11 @@
 //! What it guarantees: one node never has more than `active_max` neighbours; a node without any is never refused by one that
 //! takes it for its neighbour. The neighbourhoods are one graph over all members that know each other to be alive, whatever the
 //! walks and shuffles do, within one and a quarter `ring_period_ms` and the time of a connection: 7 s or so. Members that cannot
-//! be connected with each other take a period and a half more for each that is passed over.
+//! be connected with each other take a period and a half more for each that is passed over, up to three.
 //!
 //! DEVIATES (`HyParView`):
-//! - 4.2: everybody knows all members (changes of the view go to all), so spare nodes are ids, and an empty passive view is refilled from
-//!   the members.
+//! - 4.2: everybody knows all members (changes of the view go to all), so spare nodes are ids, and an empty passive view is
+//!   refilled from the members.
 //! - 4.4: the answer to a shuffle goes back along the walk instead of over a connection of its own; it reaches the origin all
 //!   the same.
 //! - 4.3: refused or failed promotions back off, since in a cluster with full views a free slot may not exist.
