@@ -6,5 +6,6 @@ mod support;
 
 mod gate;
 mod kills;
+mod names;
 mod scrub;
 mod sessions;

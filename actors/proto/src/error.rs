@@ -36,6 +36,8 @@ pub enum ErrorCode {
     /// The node takes no writes because of where it stands in its cluster (fenced, evicted, under a name that is another's);
     /// the text says why. Nothing was done; another node may do it.
     NotServing,
+    /// The way to the actor broke: it may or may not have the message. The text says where.
+    Unknown,
 }
 
 /// An error as it travels.

@@ -8,6 +8,8 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 pub const TABLE_BYTES_MAX: usize = 64;
 /// Longest name of a named actor, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// Longest key of messages of which the newest counts, in bytes.
+pub const MONOTONIC_KEY_BYTES_MAX: usize = 255;
 /// Largest body of one frame, in bytes (8 MiB).
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Most write operations in one batch request.

@@ -249,6 +249,29 @@ requests! {
         /// Whether the sender waits for the actor's answer.
         reply: bool,
     }
+    /// As [`SendTo`] without an answer, delivered as asked for.
+    SendWith = 22 -> () {
+        /// The actor's name.
+        name: String,
+        /// The message; its encoding is between sender and receiver.
+        payload: Vec<u8>,
+        /// Time for it, in milliseconds.
+        timeout_ms: u64,
+        /// How it is to be delivered.
+        delivery: Delivery,
+    }
+    /// From node to client: a name that the client had registered is another's now, as that one has had it for longer on a node
+    /// that was out of reach. The client need not give it back.
+    Lost = 23 -> () {
+        /// The name.
+        name: String,
+        /// The node of the client that keeps it.
+        node: String,
+        /// That client.
+        owner: String,
+        /// Since when it has it, unix milliseconds.
+        since_ms: u64,
+    }
     /// The supervision tree; see [`crate::supervision::TreeNode`]. JSON text.
     Tree = 32 -> String {
         /// The subtree under this path; empty for the whole.
@@ -344,6 +367,26 @@ requests! {
         /// How long it may take, in milliseconds, at most 600,000.
         wait_ms: u64,
     }
+}
+
+/// How a message to a named actor is delivered; new ones only at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Sent once. The reply comes when the actor's process has it in its mailbox.
+    BestEffort,
+    /// Sent again over links that break, until the time is over, and delivered once. The reply is as for best effort.
+    Acknowledged,
+    /// Of the messages of a key that wait for their node, the newest is delivered. The reply comes when it is on its way or
+    /// waits.
+    Monotonic {
+        /// What it is about, 1 to 255 bytes.
+        key: Vec<u8>,
+    },
+    /// As acknowledged, after the actor's node has caught up with a session.
+    Causal {
+        /// What the session has seen.
+        token: Vec<u8>,
+    },
 }
 
 /// What a client may do; each role may do all of those before it.

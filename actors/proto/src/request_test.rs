@@ -64,3 +64,28 @@ fn requests_of_sessions_and_of_the_cluster_keep_their_bytes() {
         assert_eq!(request.kind(), kind, "{}", request.name());
     }
 }
+
+#[test]
+fn messages_to_actors_keep_their_bytes() {
+    let send = |delivery| SendWith { name: "n".into(), payload: vec![9], timeout_ms: 1, delivery };
+    let cases: [(Delivery, &[u8]); 4] = [
+        (Delivery::BestEffort, &[0]),
+        (Delivery::Acknowledged, &[1]),
+        (Delivery::Monotonic { key: vec![5] }, &[2, 1, 5]),
+        (Delivery::Causal { token: vec![6, 7] }, &[3, 2, 6, 7]),
+    ];
+    for (delivery, tail) in cases {
+        let send = send(delivery);
+        let frame = request_frame(1, &send);
+        assert_eq!(
+            (frame.kind, frame.body.as_slice()),
+            (22, [&[1, b'n', 1, 9, 1], tail].concat().as_slice())
+        );
+        assert_eq!(Request::decode(22, &frame.body), Ok(Request::SendWith(send)));
+    }
+    let lost = Lost { name: "n".into(), node: "b".into(), owner: "o".into(), since_ms: 2 };
+    let frame = request_frame(1, &lost);
+    assert_eq!((frame.kind, frame.body.as_slice()), (23, &[1, b'n', 1, b'b', 1, b'o', 2][..]));
+    let unknown = WireError::new(ErrorCode::Unknown, "");
+    assert_eq!(error_frame(1, &unknown).body, [14, 0, 0]);
+}

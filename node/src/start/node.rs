@@ -22,7 +22,7 @@ use weald_cluster::control;
 use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
 use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
-use weald_cluster::registry::{RegistryError, RegistryHandle};
+use weald_cluster::registry::{Parts, RegistryError, RegistryHandle};
 use weald_cluster::replication::Replication;
 use weald_cluster::service::{Credentials, Service};
 use weald_cluster::session::Sessions;
@@ -355,7 +355,6 @@ impl Node {
         let hashtrees =
             HashtreeConfig { timer: config.aae.hashtree_timer, ttl: config.aae.hashtree_ttl };
         let storage = Storage::new(store.clone(), hashtrees, scope.clone());
-        let registry = RegistryHandle::new(Arc::<Sessions>::clone(&sessions));
         // The status tells of the port, which is bound by a part of the tree that needs the gate.
         let status: Arc<std::sync::OnceLock<Arc<Sources>>> = Arc::default();
         let asked = Arc::clone(&status);
@@ -366,6 +365,14 @@ impl Node {
         let (links, stored, known) = (transport.clone(), store.clone(), clients.clone());
         let replication = in_thread(move || Replication::new(replicating, links, &stored, &known));
         let replication = Arc::new(replication.await?.map_err(|e| fail("replication", &e))?);
+        let parts = Parts {
+            node: name.clone(),
+            sessions: Arc::<Sessions>::clone(&sessions),
+            store: store.clone(),
+            cluster: replication.membership().watch(),
+        };
+        let registry = in_thread(move || RegistryHandle::new(parts)).await?;
+        let registry = registry.map_err(|e| fail("the registry", &e))?;
         let (routing, kept, links) = (config.clone(), store.clone(), transport.clone());
         let members = replication.membership().watch();
         let dir = self.dir.clone();

@@ -1,9 +1,8 @@
 //! Named actors: who holds a name, and messages to the holder.
 
 use super::Deps;
-use crate::registry::RegistryError;
-use crate::registry::actor::Holder;
-use crate::registry::core::{Entry, NameError};
+use crate::registry::core::NameError;
+use crate::registry::{Found, RegistryError};
 use crate::service::{Caller, PushError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +16,11 @@ const NAMES_MAX: usize = 1000;
 const REGISTRY_TIME: Duration = Duration::from_secs(5);
 
 pub(super) fn whereis(deps: &Deps, r: &request::Whereis) -> Reply<Option<Named>> {
-    Ok(deps.registry.whereis(&r.name).map(|entry| named(deps, &r.name, entry)))
+    Ok(deps.registry.whereis(&r.name))
 }
 
 pub(super) fn names(deps: &Deps, r: &request::Names) -> Vec<Named> {
-    let found = deps.registry.names(&r.prefix, NAMES_MAX);
-    found.into_iter().map(|(name, entry)| named(deps, &name, entry)).collect()
+    deps.registry.names(&r.prefix, NAMES_MAX)
 }
 
 pub(super) async fn register(
@@ -31,8 +29,8 @@ pub(super) async fn register(
     r: request::Register,
 ) -> Reply<Named> {
     let now = deps.store.wall_ms();
-    let entry = deps.registry.register(r.name.clone(), &caller, now, REGISTRY_TIME).await;
-    Ok(named(&deps, &r.name, entry.map_err(|e| registry_error(&e))?))
+    let named = deps.registry.register(r.name, &caller, now, REGISTRY_TIME).await;
+    named.map_err(|e| registry_error(&e))
 }
 
 pub(super) async fn unregister(
@@ -45,9 +43,21 @@ pub(super) async fn unregister(
 }
 
 pub(super) async fn send(deps: Arc<Deps>, r: request::SendTo) -> Reply<Vec<u8>> {
-    let Some(entry) = deps.registry.whereis(&r.name) else {
-        let text = format!("no actor is registered as {:?}", r.name);
-        return Err(WireError::new(ErrorCode::NotFound, text));
+    let entry = match deps.registry.find(&r.name) {
+        Some(Found::Here(entry)) => entry,
+        Some(Found::There { name, .. }) => {
+            let text = format!("{:?} is registered at node {name:?}: connect to that one", r.name);
+            return Err(WireError::new(ErrorCode::Unavailable, text));
+        }
+        Some(Found::Away { name }) => {
+            let text =
+                format!("{:?} is registered at node {name:?}, which does not answer", r.name);
+            return Err(WireError::new(ErrorCode::Unavailable, text));
+        }
+        None => {
+            let text = format!("no actor is registered as {:?}", r.name);
+            return Err(WireError::new(ErrorCode::NotFound, text));
+        }
     };
     let timeout = Duration::from_millis(r.timeout_ms.clamp(1, WAIT_MS_MAX));
     let call = request::Deliver { name: r.name, payload: r.payload, reply: r.reply };
@@ -66,20 +76,11 @@ fn push_error(error: PushError) -> WireError {
     WireError::new(code, error.to_string())
 }
 
-fn named(deps: &Deps, name: &str, entry: Entry<Holder>) -> Named {
-    Named {
-        name: name.into(),
-        node: deps.node.clone(),
-        owner: entry.owner,
-        since_ms: entry.since_ms,
-    }
-}
-
 fn registry_error(error: &RegistryError) -> WireError {
     let code = match error {
         RegistryError::Name(NameError::Taken { .. }) => ErrorCode::Taken,
         RegistryError::Name(NameError::Malformed { .. }) => ErrorCode::Invalid,
-        RegistryError::Name(NameError::TooMany) => ErrorCode::Overloaded,
+        RegistryError::Name(NameError::TooMany | NameError::Full) => ErrorCode::Overloaded,
         RegistryError::Name(NameError::NotHeld(_)) => ErrorCode::NotFound,
         RegistryError::Unavailable(_) => ErrorCode::Unavailable,
     };

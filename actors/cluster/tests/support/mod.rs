@@ -7,16 +7,18 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 use weald_cluster::gate::clients::Clients;
 use weald_cluster::gate::consistency::Consistency;
 use weald_cluster::gate::{Deps, Gate};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
-use weald_cluster::registry::{OpenSessions, RegistryHandle};
+use weald_cluster::registry::{OpenSessions, Parts, RegistryHandle};
 use weald_cluster::service::{BoxFuture, Caller, Push, PushError, Service};
 use weald_cluster::store::StoreHandle;
+use weald_peers::{Cluster, ClusterWatch, Liveness, Member, Status};
 use weald_proto::request::{Call, ClientRole, decode_reply, request_frame};
 use weald_proto::{Frame, Reply};
-use weald_storage::{CheckVerdict, Resolvers, Store, StoreConfig};
+use weald_storage::{CheckVerdict, NodeId, Resolvers, Store, StoreConfig};
 use weald_supervision::{
     Intensity, LogConfig, Root, Scope, Strategy, SupervisionLog, SupervisorSpec,
 };
@@ -29,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) scope: Scope,
     /// Why it takes no writes, if it takes none.
     pub(crate) refusal: Arc<Mutex<Option<String>>>,
+    /// The members.
+    pub(crate) cluster: watch::Sender<Arc<Cluster>>,
     sessions: Arc<OpenSet>,
     root: Root,
     pub(crate) dir: tempfile::TempDir,
@@ -52,7 +56,14 @@ impl Node {
         let store = StoreHandle::new(store, node::wall_ms);
         let storage = Storage::new(store.clone(), config, scope.clone());
         let sessions = Arc::new(OpenSet::default());
-        let registry = RegistryHandle::new(sessions.clone());
+        let (cluster_changes, members) = members_of(&store);
+        let registry = RegistryHandle::new(Parts {
+            node: "test".into(),
+            sessions: sessions.clone(),
+            store: store.clone(),
+            cluster: members,
+        })
+        .unwrap();
         let refusal = Arc::default();
         let (cluster, consistency) = alone(&store, Arc::clone(&refusal));
         let consistency = sessions_of.unwrap_or(consistency);
@@ -73,7 +84,17 @@ impl Node {
             .child(storage.child_spec())
             .child(node::registry(&registry));
         let root = Root::start(&scope, "node", spec).await.unwrap();
-        Self { gate, storage, registry, scope, refusal, sessions, root, dir }
+        Self {
+            gate,
+            storage,
+            registry,
+            scope,
+            refusal,
+            cluster: cluster_changes,
+            sessions,
+            root,
+            dir,
+        }
     }
 
     pub(crate) async fn stop(self) -> tempfile::TempDir {
@@ -104,6 +125,25 @@ impl Node {
         let caller = Caller { session, name, role, peer: "test".into(), push };
         TestClient { gate: self.gate.clone(), caller: Arc::new(caller) }
     }
+}
+
+/// A member that answers.
+pub(crate) fn member(node: NodeId, name: &str, incarnation: u32) -> Member {
+    Member {
+        node,
+        name: name.to_owned(),
+        incarnation,
+        version: 1,
+        addresses: Vec::new(),
+        status: Status::Joined,
+        liveness: Liveness::Up,
+        seen_ms: 0,
+    }
+}
+
+fn members_of(store: &StoreHandle) -> (watch::Sender<Arc<Cluster>>, ClusterWatch) {
+    let own = member(store.store().node_id(), "test", store.store().incarnation());
+    watch::channel(Arc::new(Cluster::alone(own)))
 }
 
 /// Opens the store of a directory without a child process for checks; these tests make no damage.
