@@ -71,6 +71,7 @@ pub(crate) fn is_transient(code: ErrorCode) -> bool {
         ErrorCode::Overloaded
             | ErrorCode::Unavailable
             | ErrorCode::TimedOut
+            | ErrorCode::Unknown
             | ErrorCode::NotCaughtUp
             | ErrorCode::NotServing
     )
@@ -88,7 +89,7 @@ pub(crate) fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::Overloaded
         | ErrorCode::Unavailable
         | ErrorCode::NotServing => Exit::Busy,
-        ErrorCode::TimedOut => Exit::TimedOut,
+        ErrorCode::TimedOut | ErrorCode::Unknown => Exit::TimedOut,
         // A class of a later release is some fault of the node for us.
         _ => Exit::NodeFault,
     }

@@ -101,6 +101,14 @@ pub(crate) enum Command {
     /// Declare and list tables
     #[command(subcommand)]
     Table(Table),
+    /// List the names of actors, on all nodes
+    #[command(after_help = "Example:\n  weald names pump --json\n\n\
+        STATE is that of the node: a name whose node is down cannot be sent to until it is back. At most 1,000 are listed.")]
+    Names {
+        /// Only names that start with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
     /// Manage credentials of clients
     #[command(subcommand)]
     Client(Client),

@@ -143,6 +143,7 @@ async fn client_command(command: Command, global: &Global, out: &mut Out) -> Out
         Command::Cluster(args) => cmd::cluster::run(&*api, args, deadline, out).await,
         Command::Aae(args) => cmd::aae::run(&*api, args, deadline, out).await,
         Command::Table(args) => cmd::table::run(&*api, args, deadline, out).await,
+        Command::Names { prefix } => cmd::names::run(&*api, prefix, deadline, out).await,
         Command::Client(args) => cmd::client::run(&*api, args, deadline, out).await,
         Command::LogLevel { directives } => {
             cmd::log_level::run(&*api, directives, deadline, out).await

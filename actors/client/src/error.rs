@@ -81,19 +81,24 @@ pub enum Error {
     /// Nothing was done: the node is of a release that does not know this call.
     #[error("not supported by this node: {0}")]
     Unsupported(String),
+    /// Whether the actor has the message is not known: the way to it broke while it was there. The text says where.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
     /// Something failed that should not; whether a write happened is not known.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl Error {
-    /// Whether the same call may succeed a little later. After [`Error::TimedOut`] a write may have happened already.
+    /// Whether the same call may succeed a little later. After [`Error::TimedOut`] and
+    /// [`Error::Unknown`] it may have happened already.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Unreachable { .. }
                 | Self::TimedOut(_)
+                | Self::Unknown(_)
                 | Self::NotCaughtUp(_)
                 | Self::Overloaded(_)
                 | Self::Unavailable(_)
@@ -122,6 +127,7 @@ impl Error {
             Self::Corrupt(_) => ErrorCode::Corrupt,
             Self::Taken(_) => ErrorCode::Taken,
             Self::Unsupported(_) => ErrorCode::Unsupported,
+            Self::Unknown(_) => ErrorCode::Unknown,
             Self::Internal(_) => ErrorCode::Internal,
         })
     }
@@ -146,6 +152,7 @@ impl Error {
             ErrorCode::Corrupt => Self::Corrupt(message),
             ErrorCode::Unsupported => Self::Unsupported(message),
             ErrorCode::Taken => Self::Taken(message),
+            ErrorCode::Unknown => Self::Unknown(message),
             ErrorCode::Internal => Self::Internal(message),
             // A class that a later release has added.
             _ => Self::Internal(message),

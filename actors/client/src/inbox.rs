@@ -6,9 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 use weald_proto::error::{ErrorCode, WireError};
 use weald_proto::frame::Frame;
-use weald_proto::request::{Deliver, Reply, Request, error_frame, reply_frame};
+use weald_proto::request::{Deliver, Lost, Reply, Request, error_frame, reply_frame};
 
 /// Messages that are being answered at a time; more are answered `Overloaded`.
 const SERVING_MAX: usize = 1024;
@@ -22,10 +23,17 @@ pub(crate) enum Answer {
 /// Takes a message; called in the order in which the messages came, so it must not block.
 pub(crate) type Handler = Arc<dyn Fn(&[u8], bool) -> Answer + Send + Sync>;
 
+/// A name of a client.
+struct Entry {
+    handler: Handler,
+    /// Told when the name is another's.
+    lost: oneshot::Sender<Lost>,
+}
+
 /// All names of a client.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    handlers: Mutex<BTreeMap<String, Handler>>,
+    names: Mutex<BTreeMap<String, Entry>>,
     serving: Arc<AtomicUsize>,
 }
 
@@ -38,31 +46,47 @@ impl Drop for Serving {
 }
 
 impl Inbox {
-    /// Adds a name; false when it is there already.
-    pub(crate) fn add(&self, name: &str, handler: Handler) -> bool {
-        let mut handlers = self.handlers();
-        if handlers.contains_key(name) {
-            return false;
+    /// Adds a name, and says where its loss will be told; none when it is there already.
+    pub(crate) fn add(&self, name: &str, handler: Handler) -> Option<oneshot::Receiver<Lost>> {
+        let mut names = self.names();
+        if names.contains_key(name) {
+            return None;
         }
-        handlers.insert(name.to_owned(), handler);
-        true
+        let (lost, was_lost) = oneshot::channel();
+        names.insert(name.to_owned(), Entry { handler, lost });
+        Some(was_lost)
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        let handler = self.handlers().remove(name);
-        drop(handler);
+        let entry = self.names().remove(name);
+        drop(entry);
+    }
+
+    fn lost(&self, lost: Lost) {
+        let entry = self.names().remove(&lost.name);
+        if let Some(entry) = entry {
+            // Nobody waits for the end of the registration.
+            entry.lost.send(lost).ok();
+        }
     }
 
     /// Takes a frame that the node pushed, and answers it.
     pub(crate) fn take(&self, wire: &Arc<Wire>, frame: Frame) {
         let Frame { kind, corr, body } = frame;
-        let Ok(Request::Deliver(Deliver { name, payload, reply })) = Request::decode(kind, &body)
-        else {
-            let why = format!("this client does not know request {kind}");
-            wire.answer(&error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)));
-            return;
+        let Deliver { name, payload, reply } = match Request::decode(kind, &body) {
+            Ok(Request::Deliver(deliver)) => deliver,
+            Ok(Request::Lost(lost)) => {
+                self.lost(lost);
+                wire.answer(&reply_frame::<Lost>(corr, &Ok(())));
+                return;
+            }
+            Ok(_) | Err(_) => {
+                let why = format!("this client does not know request {kind}");
+                wire.answer(&error_frame(corr, &WireError::new(ErrorCode::Unsupported, why)));
+                return;
+            }
         };
-        let handler = self.handlers().get(&name).map(Arc::clone);
+        let handler = self.names().get(&name).map(|entry| Arc::clone(&entry.handler));
         let answer = match handler {
             Some(handler) => handler(&payload, reply),
             None => {
@@ -91,8 +115,8 @@ impl Inbox {
         }
     }
 
-    fn handlers(&self) -> MutexGuard<'_, BTreeMap<String, Handler>> {
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         // Nothing in here panics half-way.
-        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,7 +30,7 @@
 //! ```
 //!
 //! What it is: a [`Client`] that connects to a node through `ractor_cluster` (or its control socket), reads, writes and
-//! watches the store, finds, registers and calls named actors, reads the supervision tree and log, and looks after the cluster.
+//! watches the store, finds, registers and calls named actors on any node, with a choice of [`Delivery`], reads the supervision tree and log, and looks after the cluster.
 //! A [`Session`] carries what a program has seen from node to node.
 //!
 //! What it guarantees: it reconnects by itself; every call has a deadline; errors are typed and say what is known about a
@@ -42,6 +42,7 @@
 mod client;
 mod cluster;
 mod credential;
+mod delivery;
 mod dial;
 mod error;
 mod inbox;
@@ -57,8 +58,9 @@ mod wire;
 pub use client::{Builder, Client, DEADLINE};
 pub use cluster::{MembershipEvent, MembershipEvents};
 pub use credential::{Credential, CredentialError};
+pub use delivery::{Delivery, Sending};
 pub use error::Error;
-pub use names::{NamedActor, Registration};
+pub use names::{Ended, NamedActor, Registration};
 pub use operate::{Follow, LogFilter};
 pub use scan::{Item, Scan};
 pub use session::{Concern, Session, Token};

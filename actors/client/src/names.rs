@@ -1,9 +1,12 @@
 //! Named actors: giving an actor of this process a name at the node, finding others, talking to them.
 //!
 //! Messages are postcard. A name belongs to the connection: it is free when the connection ends, and taken again by itself
-//! when the client is back.
+//! when the client is back. It is known on all nodes: a program that is connected to any of them reaches the actor. Two
+//! programs may register one name on nodes that cannot reach each other; when they can, the older registration stays and the
+//! other ends ([`Ended::Lost`]).
 
 use crate::client::Client;
+use crate::delivery::Sending;
 use crate::dial::Line;
 use crate::error::Error;
 use crate::inbox::{Answer, Handler, Inbox};
@@ -26,16 +29,36 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// First and longest pause before a name is tried for again after a reconnect.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// What the node may take beyond the time given to the actor.
-const CALL_SLACK: Duration = Duration::from_secs(1);
+pub(crate) const CALL_SLACK: Duration = Duration::from_secs(1);
 
 /// A name held at the node; given back when dropped.
 #[derive(Debug)]
 #[must_use = "the name is given back when this is dropped"]
 pub struct Registration {
     name: String,
-    keeper: tokio::task::JoinHandle<()>,
+    keeper: tokio::task::JoinHandle<Ended>,
+    ended: Option<Ended>,
     // Keeps the connection that the name belongs to.
     client: Client,
+}
+
+/// Why a name is lost for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The actor it was for has ended.
+    Actor,
+    /// Another client had registered it on a node that was out of reach, and has had it for longer.
+    Lost {
+        /// The node of that client.
+        node: String,
+        /// That client.
+        owner: String,
+        /// Since when it has it, unix milliseconds by the clock of its node.
+        since_ms: u64,
+    },
+    /// The client is no more.
+    Client,
 }
 
 impl Registration {
@@ -45,15 +68,24 @@ impl Registration {
         &self.name
     }
 
-    /// Waits until the name is lost for good: the actor it was for has ended.
-    pub async fn ended(&mut self) {
-        // An error is a cancelled task: ended, too.
-        (&mut self.keeper).await.ok();
+    /// Waits until the name is lost for good, and says why.
+    pub async fn ended(&mut self) -> Ended {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        // An error is a cancelled task, as when the runtime ends.
+        let ended = (&mut self.keeper).await.unwrap_or(Ended::Client);
+        self.ended = Some(ended.clone());
+        ended
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        if self.keeper.is_finished() {
+            // It may belong to another registration by now.
+            return;
+        }
         self.keeper.abort();
         let line = self.client.line();
         give_back(&line, self.client.inbox(), &self.name);
@@ -170,12 +202,14 @@ impl<M: Serialize, R: DeserializeOwned> NamedActor<M, R> {
         &self.name
     }
 
-    /// Sends a message; returns when it is in the actor's mailbox. Messages of one task arrive in order.
+    /// Sends a message; `.await` returns when it is in the actor's mailbox. Messages that one task awaits arrive in order.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when nobody has the name, and any other.
-    pub async fn send(&self, message: &M) -> Result<(), Error> {
-        self.deliver(message, false, self.client.deadline()).await.map(drop)
+    /// [`Error::NotFound`] when nobody has the name, [`Error::Unavailable`] when its node cannot be reached,
+    /// [`Error::Unknown`] when the way to it breaks, and any other.
+    pub fn send(&self, message: &M) -> Sending {
+        let payload = postcard::to_stdvec(message).map_err(|e| Error::Invalid(e.to_string()));
+        Sending::new(&self.client, &self.name, payload)
     }
 
     /// Sends a message and awaits the actor's answer.
@@ -183,26 +217,17 @@ impl<M: Serialize, R: DeserializeOwned> NamedActor<M, R> {
     /// # Errors
     /// As [`NamedActor::send`]; [`Error::TimedOut`] when the actor does not answer in time.
     pub async fn call(&self, message: &M, deadline: Duration) -> Result<R, Error> {
-        let answer = self.deliver(message, true, deadline).await?;
-        decode(&answer).map_err(|e| Error::Invalid(format!("the answer: {}", e.message)))
-    }
-
-    async fn deliver(
-        &self,
-        message: &M,
-        reply: bool,
-        deadline: Duration,
-    ) -> Result<Vec<u8>, Error> {
         let payload = postcard::to_stdvec(message).map_err(|e| Error::Invalid(e.to_string()))?;
-        let name = self.name.clone();
-        let send = request::SendTo { name, payload, reply, timeout_ms: millis(deadline) };
+        let (name, timeout_ms) = (self.name.clone(), millis(deadline));
+        let send = request::SendTo { name, payload, reply: true, timeout_ms };
         // The node keeps the deadline; the slack lets its answer arrive.
-        self.client.request(send, deadline + CALL_SLACK).await
+        let answer = self.client.request(send, deadline + CALL_SLACK).await?;
+        decode(&answer).map_err(|e| Error::Invalid(format!("the answer: {}", e.message)))
     }
 }
 
 impl Client {
-    /// Who has a name.
+    /// Who has a name, on whichever node; also on one that does not answer at the moment.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -210,7 +235,7 @@ impl Client {
         self.request(request::Whereis { name: name.to_owned() }, self.deadline()).await
     }
 
-    /// Names that start with a prefix, at most 1,000.
+    /// Names of all nodes that start with a prefix, at most 1,000.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -218,7 +243,7 @@ impl Client {
         self.request(request::Names { prefix: prefix.to_owned() }, self.deadline()).await
     }
 
-    /// The actor of a name, to talk to; it need not be there yet.
+    /// The actor of a name, to talk to, on whichever node; it need not be there yet.
     #[must_use]
     pub fn actor<M: Serialize, R: DeserializeOwned>(&self, name: &str) -> NamedActor<M, R> {
         NamedActor { client: self.clone(), name: name.to_owned(), types: PhantomData }
@@ -293,23 +318,36 @@ impl Client {
         until: Option<impl Future<Output = ()> + Send + 'static>,
     ) -> Result<Registration, Error> {
         let inbox = self.inbox();
-        if !inbox.add(name, handler) {
+        let Some(lost) = inbox.add(name, handler) else {
             return Err(Error::Taken(format!("this client has registered {name:?} already")));
-        }
+        };
         let (first, registered) = oneshot::channel();
         let keeper = Keeper { name: name.to_owned(), line: self.line(), first: Some(first) };
         let (line, inbox, held) = (self.line(), Arc::clone(inbox), name.to_owned());
         let keeper = tokio::spawn(async move {
-            match until {
-                None => keeper.run().await,
-                Some(until) => tokio::select! {
-                    () = keeper.run() => {}
-                    () = until => give_back(&line, &inbox, &held),
-                },
+            let actor_ends = async move {
+                match until {
+                    None => std::future::pending().await,
+                    Some(until) => until.await,
+                }
+            };
+            // A loss first: the name is another's then.
+            tokio::select! {
+                biased;
+                Ok(lost) = lost => {
+                    let request::Lost { node, owner, since_ms, .. } = lost;
+                    Ended::Lost { node, owner, since_ms }
+                }
+                () = keeper.run() => Ended::Client,
+                () = actor_ends => {
+                    give_back(&line, &inbox, &held);
+                    Ended::Actor
+                }
             }
         });
         // From here on, dropping it gives the name back.
-        let registration = Registration { name: name.to_owned(), keeper, client: self.clone() };
+        let (name_held, client) = (name.to_owned(), self.clone());
+        let registration = Registration { name: name_held, keeper, ended: None, client };
         match tokio::time::timeout(self.deadline(), registered).await {
             Ok(Ok(Ok(()))) => Ok(registration),
             Ok(Ok(Err(error))) => {

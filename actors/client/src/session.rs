@@ -38,7 +38,7 @@ impl Token {
         &self.0
     }
 
-    fn to_send(&self) -> Option<Vec<u8>> {
+    pub(crate) fn to_send(&self) -> Option<Vec<u8>> {
         (!self.0.is_empty()).then(|| self.0.clone())
     }
 }

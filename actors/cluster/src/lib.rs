@@ -3,6 +3,7 @@
 pub mod control;
 pub mod gate;
 pub mod hashtree;
+pub mod mail;
 pub mod node;
 pub mod registry;
 pub mod replication;

@@ -9,7 +9,8 @@
 //! │  └─ partition-<i>             rest_for_one
 //! │     ├─ store                  the only writer of this LMDB environment
 //! │     └─ hashtree               digests on snapshots; scrubs
-//! ├─ registry                     names of actors
+//! ├─ registry                     names of actors, on all nodes
+//! ├─ mail                         messages to and from named actors at other nodes
 //! ├─ cluster                      rest_for_one
 //! │  ├─ transport                 the cluster port, its clients, connections with peers
 //! │  ├─ membership                who belongs to the cluster, who is alive
@@ -27,6 +28,7 @@
 //! ```
 
 use crate::hashtree::{self, HashtreeActor, ScrubTotals};
+use crate::mail::{MailActor, MailHandle};
 use crate::registry::{RegistryActor, RegistryHandle};
 use crate::store::{self, StoreActor, StoreHandle};
 use std::sync::Arc;
@@ -129,11 +131,19 @@ pub fn registry(handle: &RegistryHandle) -> ChildSpec {
         .shutdown(Shutdown::Timeout(STOP_TIME))
 }
 
-/// The whole tree: storage, registry, then what lets clients in.
+/// The `mail` child.
+#[must_use]
+pub fn mail(handle: &MailHandle) -> ChildSpec {
+    let shared = handle.shared();
+    ChildSpec::worker("mail", handle.address(), move || (MailActor, Arc::clone(&shared)))
+        .shutdown(Shutdown::Timeout(STOP_TIME))
+}
+
+/// The whole tree: storage, names of actors, then what lets clients in.
 #[must_use]
 pub fn tree(
     storage: &Storage,
-    registry_handle: &RegistryHandle,
+    names: Vec<ChildSpec>,
     transport: ChildSpec,
     replication: Vec<ChildSpec>,
     control: ChildSpec,
@@ -152,7 +162,7 @@ pub fn tree(
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(INTENSITY)
         .child(storage.child_spec())
-        .child(registry(registry_handle))
+        .children(names)
         .child(ChildSpec::supervisor("cluster", cluster))
         .child(ChildSpec::supervisor("router", router))
         .child(ChildSpec::supervisor("listeners", listeners))

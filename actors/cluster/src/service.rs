@@ -65,9 +65,12 @@ pub type PushHandle = Arc<dyn Push>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The session is over.
+    /// The session was over before: nothing was sent.
     #[error("the client's session has ended")]
     Closed,
+    /// The session ended before the reply: the client may have the frame.
+    #[error("the client's session ended; the actor may or may not have the message")]
+    Lost,
     /// No reply in time.
     #[error("the client did not answer in time")]
     Timeout,

@@ -18,6 +18,8 @@ pub mod kind {
     pub const EXCHANGE: u8 = 0x13;
     /// The registry and routing between nodes.
     pub const ROUTING: u8 = 0x14;
+    /// Messages for named actors.
+    pub const ACTORS: u8 = 0x15;
 
     /// The kind of message `number` of a service.
     #[must_use]

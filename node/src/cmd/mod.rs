@@ -11,6 +11,7 @@ pub(crate) mod config;
 pub(crate) mod init;
 pub(crate) mod kv;
 pub(crate) mod log_level;
+pub(crate) mod names;
 pub(crate) mod remote;
 mod session;
 pub(crate) mod status;

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use weald_cluster::control;
 use weald_cluster::gate::clients::{Clients, LOCAL_CLIENT};
 use weald_cluster::gate::{Deps, Gate};
+use weald_cluster::mail::{self, MailHandle};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
 use weald_cluster::registry::{Parts, RegistryError, RegistryHandle};
 use weald_cluster::replication::Replication;
@@ -28,6 +29,7 @@ use weald_cluster::service::{Credentials, Service};
 use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Transport;
+use weald_peers::kind;
 use weald_proto::request::ClientRole;
 use weald_storage::{BootEvent, CheckVerdict, DataDirLock, LockError, Resolvers, Store};
 use weald_supervision::{Event, LogConfig, Record, Root, RootExit, Scope, SupervisionLog};
@@ -373,6 +375,14 @@ impl Node {
         };
         let registry = in_thread(move || RegistryHandle::new(parts)).await?;
         let registry = registry.map_err(|e| fail("the registry", &e))?;
+        let mail = MailHandle::new(mail::Parts {
+            network: Arc::new(transport.clone()),
+            registry: registry.clone(),
+            consistency: Arc::<Replication>::clone(&replication),
+            cluster: replication.membership().watch(),
+            begun_ms: node::wall_ms(),
+        });
+        transport.set_inbox(kind::ACTORS, Arc::new(mail.clone()));
         let (routing, kept, links) = (config.clone(), store.clone(), transport.clone());
         let members = replication.membership().watch();
         let dir = self.dir.clone();
@@ -385,6 +395,7 @@ impl Node {
             node: name.clone(),
             store: store.clone(),
             registry: registry.clone(),
+            mail: mail.clone(),
             clients: clients.clone(),
             scope: scope.clone(),
             status: Arc::new(move || {
@@ -416,7 +427,7 @@ impl Node {
         status.set(Arc::clone(&sources)).ok();
         let spec = node::tree(
             &storage,
-            &registry,
+            vec![node::registry(&registry), node::mail(&mail)],
             port,
             replication.children(),
             control,

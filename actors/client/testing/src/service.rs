@@ -52,6 +52,21 @@ impl FakeService {
         self.data.state().names.keys().cloned().collect()
     }
 
+    /// Takes a name away from its client, as if another node had had it for longer.
+    pub fn lose(&self, name: &str) {
+        let held = self.data.state().names.remove(name);
+        if let Some((holder, _)) = held {
+            let lost = r::Lost {
+                name: name.to_owned(),
+                node: "other-node".to_owned(),
+                owner: "other".to_owned(),
+                since_ms: 1,
+            };
+            let told = holder.push.request(request_frame(0, &lost), Duration::from_secs(5));
+            tokio::spawn(async move { told.await.map(drop) });
+        }
+    }
+
     fn scan(&self, scan: &r::Scan) -> Reply<Page> {
         let from = scan.token.clone().or_else(|| scan.from.clone()).unwrap_or_default();
         let state = self.data.state();
@@ -267,6 +282,22 @@ impl Service for FakeService {
             Request::SendTo(send) => {
                 let answer = self.send_to(send);
                 Box::pin(async move { reply_frame::<SendTo>(corr, &answer.await) })
+            }
+            Request::SendWith(send) => {
+                let r::SendWith { name, payload, timeout_ms, delivery } = send;
+                let token = match delivery {
+                    r::Delivery::Causal { token } => Some(token),
+                    _ => None,
+                };
+                let caught_up = self.data.caught_up(token.as_deref(), timeout_ms);
+                let answer = self.send_to(SendTo { name, payload, reply: false, timeout_ms });
+                Box::pin(async move {
+                    let sent = match caught_up.await {
+                        Ok(()) => answer.await.map(drop),
+                        Err(e) => Err(e),
+                    };
+                    reply_frame::<r::SendWith>(corr, &sent)
+                })
             }
             Request::Tree(_) => {
                 let tree = self.scope.tree();

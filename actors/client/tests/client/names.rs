@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weald_client::ractor::{Actor, ActorProcessingErr, ActorRef, Message};
-use weald_client::{Error, NamedActor};
+use weald_client::{Delivery, Ended, Error, NamedActor};
 use weald_client_testing::FakeNode;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,5 +124,56 @@ async fn names_are_freed_with_their_client_and_taken_again_after_a_reconnect() {
     }
     drop((one, _held));
     eventually("the name is free", || node.service.names().is_empty()).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_lost_ends_its_registration_with_the_reason() {
+    let node = FakeNode::start().await;
+    let [one, two] = both(&node).await;
+    let mut held = one.serve("echo", |text: String| async move { text }).await.unwrap();
+    let kept = one.serve("kept", |text: String| async move { text }).await.unwrap();
+    node.service.lose("echo");
+    let lost = Ended::Lost { node: "other-node".into(), owner: "other".into(), since_ms: 1 };
+    let ended = tokio::time::timeout(20 * SECOND, held.ended()).await.unwrap();
+    assert_eq!(ended, lost);
+    assert_eq!(held.ended().await, lost, "it stays so");
+    // The name is another's, or may be registered anew; the old registration has no part in it.
+    let again = one.serve("echo", |text: String| async move { text }).await.unwrap();
+    drop(held);
+    let echo: NamedActor<String, String> = two.actor("echo");
+    assert_eq!(echo.call(&"x".to_owned(), SECOND).await, Ok("x".to_owned()));
+    assert_eq!(node.service.names(), ["echo", "kept"]);
+    drop((again, kept));
+    eventually("the names are free", || node.service.names().is_empty()).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_sent_with_each_delivery() {
+    let node = FakeNode::start().await;
+    let [one, two] = both(&node).await;
+    let (notes, mut received) = mpsc::channel(100);
+    let (actor, _) = Actor::spawn(None, Notes(notes), ()).await.unwrap();
+    let mut held = one.register("notes", actor.clone()).await.unwrap();
+    let named: NamedActor<Note> = two.actor("notes");
+    let session = two.session();
+    session.put("colours", "sky", "blue").await.unwrap();
+    let deliveries = [
+        Delivery::BestEffort,
+        Delivery::Acknowledged,
+        Delivery::monotonic("level"),
+        Delivery::causal(&session),
+        Delivery::causal(&two.session()),
+    ];
+    for (number, delivery) in (0..).zip(deliveries) {
+        named.send(&note(number)).delivery(delivery).deadline(SECOND).await.unwrap();
+        assert_eq!(received.recv().await.unwrap(), note(number));
+    }
+    let nobody: NamedActor<Note> = two.actor("nobody");
+    let error = nobody.send(&note(1)).delivery(Delivery::Acknowledged).await;
+    assert!(matches!(error, Err(Error::NotFound(_))), "{error:?}");
+    actor.stop(None);
+    assert_eq!(tokio::time::timeout(20 * SECOND, held.ended()).await.unwrap(), Ended::Actor);
     node.stop().await;
 }

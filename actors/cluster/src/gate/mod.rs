@@ -19,6 +19,7 @@ mod names;
 mod operations;
 mod watch;
 
+use crate::mail::MailHandle;
 use crate::registry::RegistryHandle;
 use crate::service::{BoxFuture, Caller, Service};
 use crate::store::StoreHandle;
@@ -48,6 +49,8 @@ pub struct Deps {
     pub store: StoreHandle,
     /// The names of actors.
     pub registry: RegistryHandle,
+    /// The way to actors at other nodes.
+    pub mail: MailHandle,
     /// Client credentials.
     pub clients: Clients,
     /// The supervision tree and log.
@@ -101,7 +104,8 @@ pub fn role_of(request: &Request) -> ClientRole {
         | Request::DeclareTable(_)
         | Request::Register(_)
         | Request::Unregister(_)
-        | Request::SendTo(_) => ClientRole::Writer,
+        | Request::SendTo(_)
+        | Request::SendWith(_) => ClientRole::Writer,
         // A request that this table does not name is for operators until it says otherwise.
         _ => ClientRole::Operator,
     }
@@ -118,6 +122,7 @@ fn is_write(request: &Request) -> bool {
         | Request::DeclareTable(_)
         | Request::Register(_)
         | Request::SendTo(_)
+        | Request::SendWith(_)
         | Request::AddClient(_)
         | Request::RemoveClient(_) => true,
         // Reads, what only this process has (names given back, actors killed, its log), and the way back into the cluster.
@@ -160,7 +165,10 @@ impl Gate {
             Request::Unregister(r) => {
                 answer::<request::Unregister, _>(corr, names::unregister(deps, caller, r))
             }
-            Request::SendTo(r) => answer::<request::SendTo, _>(corr, names::send(deps, r)),
+            Request::SendTo(r) => answer::<request::SendTo, _>(corr, names::send(&deps, r)),
+            Request::SendWith(r) => {
+                answer::<request::SendWith, _>(corr, names::send_with(&deps, r))
+            }
             Request::Tree(r) => ready::<request::Tree>(corr, &operations::tree(&deps, &r)),
             Request::Log(r) => answer::<request::Log, _>(corr, operations::log(deps, r)),
             Request::Kill(r) => ready::<request::Kill>(corr, &operations::kill(&deps, &caller, &r)),

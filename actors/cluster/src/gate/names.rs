@@ -1,13 +1,15 @@
 //! Named actors: who holds a name, and messages to the holder.
 
-use super::Deps;
+use super::{Deps, invalid};
+use crate::mail::{Delivering, How, Letter};
 use crate::registry::core::NameError;
 use crate::registry::{Found, RegistryError};
-use crate::service::{Caller, PushError};
+use crate::service::{BoxFuture, Caller};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use weald_proto::limits::WAIT_MS_MAX;
-use weald_proto::request::{self, Named, decode_reply, request_frame};
+use weald_proto::limits::{MONOTONIC_KEY_BYTES_MAX, TOKEN_BYTES_MAX, WAIT_MS_MAX};
+use weald_proto::request::{self, Delivery, Named};
 use weald_proto::{ErrorCode, Reply, WireError};
 
 /// Names in one reply.
@@ -42,38 +44,82 @@ pub(super) async fn unregister(
     done.map_err(|e| registry_error(&e))
 }
 
-pub(super) async fn send(deps: Arc<Deps>, r: request::SendTo) -> Reply<Vec<u8>> {
-    let entry = match deps.registry.find(&r.name) {
-        Some(Found::Here(entry)) => entry,
-        Some(Found::There { name, .. }) => {
-            let text = format!("{:?} is registered at node {name:?}: connect to that one", r.name);
-            return Err(WireError::new(ErrorCode::Unavailable, text));
-        }
-        Some(Found::Away { name }) => {
-            let text =
-                format!("{:?} is registered at node {name:?}, which does not answer", r.name);
-            return Err(WireError::new(ErrorCode::Unavailable, text));
-        }
-        None => {
-            let text = format!("no actor is registered as {:?}", r.name);
-            return Err(WireError::new(ErrorCode::NotFound, text));
-        }
-    };
-    let timeout = Duration::from_millis(r.timeout_ms.clamp(1, WAIT_MS_MAX));
-    let call = request::Deliver { name: r.name, payload: r.payload, reply: r.reply };
-    let frame =
-        entry.holder.0.request(request_frame(0, &call), timeout).await.map_err(push_error)?;
-    decode_reply::<request::Deliver>(&frame)
-        .unwrap_or_else(|e| Err(WireError::new(ErrorCode::Internal, format!("actor's reply: {e}"))))
+/// Sends a message. Handed on before this returns, so that messages of one client keep their order; the future is for waiting.
+pub(super) fn send(
+    deps: &Deps,
+    r: request::SendTo,
+) -> impl Future<Output = Reply<Vec<u8>>> + Send + use<> {
+    let request::SendTo { name, payload, reply, timeout_ms } = r;
+    post(deps, name, payload, timeout_ms, How::Once { reply })
 }
 
-fn push_error(error: PushError) -> WireError {
-    let code = match error {
-        PushError::Closed => ErrorCode::Unavailable,
-        PushError::Timeout => ErrorCode::TimedOut,
-        PushError::Overloaded => ErrorCode::Overloaded,
-    };
-    WireError::new(code, error.to_string())
+/// Sends a message, delivered as asked for. Handed on as [`send`] does.
+pub(super) fn send_with(
+    deps: &Deps,
+    r: request::SendWith,
+) -> impl Future<Output = Reply<()>> + Send + use<> {
+    let request::SendWith { name, payload, timeout_ms, delivery } = r;
+    let how = how(delivery);
+    let sent = how.map(|how| post(deps, name, payload, timeout_ms, how));
+    async move { sent?.await.map(drop) }
+}
+
+fn how(delivery: Delivery) -> Reply<How> {
+    Ok(match delivery {
+        Delivery::BestEffort => How::Once { reply: false },
+        Delivery::Acknowledged => How::Acknowledged { token: None },
+        Delivery::Monotonic { key } if (1..=MONOTONIC_KEY_BYTES_MAX).contains(&key.len()) => {
+            How::Newest { key }
+        }
+        Delivery::Monotonic { key } => {
+            let len = key.len();
+            return Err(invalid(format!(
+                "a monotonic message has a key of 1 to {MONOTONIC_KEY_BYTES_MAX} bytes, not {len}"
+            )));
+        }
+        Delivery::Causal { token } if token.len() <= TOKEN_BYTES_MAX => {
+            How::Acknowledged { token: Some(token) }
+        }
+        Delivery::Causal { token } => {
+            let len = token.len();
+            return Err(invalid(format!(
+                "a session token of {len} bytes is over the limit of {TOKEN_BYTES_MAX}"
+            )));
+        }
+    })
+}
+
+fn post(
+    deps: &Deps,
+    name: String,
+    payload: Vec<u8>,
+    timeout_ms: u64,
+    how: How,
+) -> BoxFuture<'static, Reply<Vec<u8>>> {
+    let timeout_ms = timeout_ms.clamp(1, WAIT_MS_MAX);
+    match deps.registry.find(&name) {
+        Some(Found::Here(_)) => {
+            let (reply, token) = match how {
+                How::Once { reply } => (reply, None),
+                How::Acknowledged { token } => (false, token),
+                // Here nothing waits, so nothing is replaced.
+                How::Newest { .. } => (false, None),
+            };
+            deps.mail.deliver(Delivering { name, payload, reply, token, timeout_ms })
+        }
+        Some(Found::There { node, name: node_name }) => {
+            deps.mail.send(node, Letter { node: node_name, name, payload, timeout_ms, how })
+        }
+        Some(Found::Away { name: node_name }) => refused(
+            ErrorCode::Unavailable,
+            format!("{name:?} is registered at node {node_name:?}, which does not answer"),
+        ),
+        None => refused(ErrorCode::NotFound, format!("no actor is registered as {name:?}")),
+    }
+}
+
+fn refused(code: ErrorCode, text: String) -> BoxFuture<'static, Reply<Vec<u8>>> {
+    Box::pin(std::future::ready(Err(WireError::new(code, text))))
 }
 
 fn registry_error(error: &RegistryError) -> WireError {

@@ -187,7 +187,7 @@ proptest! {
                     set(&mut d, *name, *n, *row);
                 }
             });
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 d.set_nodes(nodes.clone());
             }
             for ((name, n), row) in &last {

@@ -28,7 +28,7 @@ use weald_link::{Close, Outbound, Receive, SendError};
 use weald_proto::error::{ErrorCode, WireError};
 use weald_proto::frame::Frame;
 use weald_proto::limits::IN_FLIGHT_MAX;
-use weald_proto::request::{Call, ClientRole, SendTo, error_frame, kind};
+use weald_proto::request::{Call, ClientRole, SendTo, SendWith, error_frame, kind};
 
 /// Bytes of requests that one client may have in flight: four of the largest.
 pub const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
@@ -232,7 +232,11 @@ impl Session {
             Err(why) => {
                 // A request that may have had an effect must not be called undone.
                 let code = match why {
-                    SendError::Full { .. } if request != SendTo::KIND => ErrorCode::Overloaded,
+                    SendError::Full { .. }
+                        if ![SendTo::KIND, SendWith::KIND].contains(&request) =>
+                    {
+                        ErrorCode::Overloaded
+                    }
                     SendError::Full { .. } => ErrorCode::TimedOut,
                     _ => ErrorCode::Internal,
                 };

@@ -107,7 +107,7 @@ impl Push for Arc<Pushes> {
             let (_entry, answered) = sent?;
             match tokio::time::timeout(timeout, answered).await {
                 Ok(Ok(frame)) => Ok(frame),
-                Ok(Err(_closed)) => Err(PushError::Closed),
+                Ok(Err(_closed)) => Err(PushError::Lost),
                 Err(_elapsed) => Err(PushError::Timeout),
             }
         })

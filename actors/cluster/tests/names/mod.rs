@@ -1,5 +1,7 @@
 //! Names of other nodes, as their rows tell of them: found, refused, given way to, removed.
 
+mod two;
+
 use crate::support::{Node, QUIET, member, wait_until};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -40,17 +40,23 @@ async fn nodes_that_do_not_fit_are_told_why() {
         Node::start(config)
     };
     let of_clone = "another process with node id 01010101-";
-    let cases: [Misfit; 6] = [
+    let cases: [Misfit; 7] = [
         (
-            |c| c.versions = (4, 5),
-            "the dialled node speaks versions 3 to 3, the dialling one 4 to 5: the dialling one is newer",
-            "the dialled node speaks versions 4 to 5, the dialling one 3 to 3: the dialled one is newer",
+            |c| c.versions = (5, 6),
+            "the dialled node speaks versions 4 to 4, the dialling one 5 to 6: the dialling one is newer",
+            "the dialled node speaks versions 5 to 6, the dialling one 4 to 4: the dialled one is newer",
         ),
         // Changes of the membership were told another way then.
         (
             |c| c.versions = (2, 2),
-            "the dialled node speaks versions 3 to 3, the dialling one 2 to 2: the dialled one is newer",
-            "the dialled node speaks versions 2 to 2, the dialling one 3 to 3: the dialling one is newer",
+            "the dialled node speaks versions 4 to 4, the dialling one 2 to 2: the dialled one is newer",
+            "the dialled node speaks versions 2 to 2, the dialling one 4 to 4: the dialling one is newer",
+        ),
+        // It would not take messages to its actors.
+        (
+            |c| c.versions = (3, 3),
+            "the dialled node speaks versions 4 to 4, the dialling one 3 to 3: the dialled one is newer",
+            "the dialled node speaks versions 3 to 3, the dialling one 4 to 4: the dialling one is newer",
         ),
         (
             |c| c.partitions = 16,

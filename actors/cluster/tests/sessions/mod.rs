@@ -1,6 +1,6 @@
 //! Requests of sessions and of the cluster through the gate, with a scripted replication behind it.
 
-use crate::support::{Node, QUIET};
+use crate::support::{Node, QUIET, nowhere};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
@@ -75,7 +75,7 @@ fn get(token: Option<Vec<u8>>, wait_ms: u64) -> GetWith {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_with_a_token_wait_for_it_and_do_nothing_when_it_does_not_come() {
     let script = Script::default();
-    let node = Node::start_with(QUIET, Some(Arc::new(script.clone()))).await;
+    let node = Node::start_with(QUIET, Some(Arc::new(script.clone())), |_| nowhere()).await;
     let client = node.client(1, ClientRole::Writer);
     let first = client.call(&write(put("t", b"1"), None)).await.unwrap();
     assert_eq!((first.token, first.acked), (vec![1], 0));
@@ -128,7 +128,7 @@ fn made_up(counter: u64) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_that_names_what_is_not_here_is_waited_for_and_never_stored() {
     let script = Script::default();
-    let node = Node::start_with(QUIET, Some(Arc::new(script.clone()))).await;
+    let node = Node::start_with(QUIET, Some(Arc::new(script.clone())), |_| nowhere()).await;
     let client = node.client(1, ClientRole::Writer);
     let plain = |value: &[u8], context| Put {
         table: "t".into(),
@@ -179,7 +179,7 @@ async fn a_context_that_names_what_is_not_here_is_waited_for_and_never_stored() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concerns_say_how_many_have_a_write_that_stays() {
     let script = Script::default();
-    let node = Node::start_with(QUIET, Some(Arc::new(script.clone()))).await;
+    let node = Node::start_with(QUIET, Some(Arc::new(script.clone())), |_| nowhere()).await;
     let client = node.client(1, ClientRole::Writer);
     let memory =
         Table { name: "m".into(), kind: TableKind::Memory, resolver: "lww".into(), ttl_ms: None };

@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use weald_cluster::gate::clients::Clients;
 use weald_cluster::gate::consistency::Consistency;
 use weald_cluster::gate::{Deps, Gate};
+use weald_cluster::mail::{self, MailHandle};
 use weald_cluster::node::{self, HashtreeConfig, Storage};
 use weald_cluster::registry::{OpenSessions, Parts, RegistryHandle};
 use weald_cluster::service::{BoxFuture, Caller, Push, PushError, Service};
 use weald_cluster::store::StoreHandle;
-use weald_peers::{Cluster, ClusterWatch, Liveness, Member, Status};
+use weald_peers::{Channel, Cluster, ClusterWatch, Liveness, Member, Network, SendError, Status};
 use weald_proto::request::{Call, ClientRole, decode_reply, request_frame};
 use weald_proto::{Frame, Reply};
 use weald_storage::{CheckVerdict, NodeId, Resolvers, Store, StoreConfig};
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) gate: Gate,
     pub(crate) storage: Storage,
     pub(crate) registry: RegistryHandle,
+    pub(crate) mail: MailHandle,
     pub(crate) scope: Scope,
     /// Why it takes no writes, if it takes none.
     pub(crate) refusal: Arc<Mutex<Option<String>>>,
@@ -40,13 +42,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(config: HashtreeConfig) -> Self {
-        Self::start_with(config, None).await
+        Self::start_with(config, None, |_| nowhere()).await
     }
 
-    /// A node with sessions other than those of a node alone.
+    /// A node with sessions other than those of a node alone, or with a network.
     pub(crate) async fn start_with(
         config: HashtreeConfig,
         sessions_of: Option<Arc<dyn Consistency>>,
+        network_of: impl FnOnce(NodeId) -> Arc<dyn Network>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log =
@@ -61,16 +64,24 @@ impl Node {
             node: "test".into(),
             sessions: sessions.clone(),
             store: store.clone(),
-            cluster: members,
+            cluster: members.clone(),
         })
         .unwrap();
         let refusal = Arc::default();
         let (cluster, consistency) = alone(&store, Arc::clone(&refusal));
         let consistency = sessions_of.unwrap_or(consistency);
+        let mail = MailHandle::new(mail::Parts {
+            network: network_of(store.store().node_id()),
+            registry: registry.clone(),
+            consistency: Arc::clone(&consistency),
+            cluster: members,
+            begun_ms: node::wall_ms(),
+        });
         let gate = Gate::new(Deps {
             node: "test".into(),
             store: store.clone(),
             registry: registry.clone(),
+            mail: mail.clone(),
             clients: Clients::open(store).unwrap(),
             scope: scope.clone(),
             status: Arc::new(|| "{}".into()),
@@ -82,12 +93,14 @@ impl Node {
         let spec = SupervisorSpec::new(Strategy::OneForOne)
             .intensity(Intensity { max_restarts: 10_000, window: Duration::from_secs(5) })
             .child(storage.child_spec())
-            .child(node::registry(&registry));
+            .child(node::registry(&registry))
+            .child(node::mail(&mail));
         let root = Root::start(&scope, "node", spec).await.unwrap();
         Self {
             gate,
             storage,
             registry,
+            mail,
             scope,
             refusal,
             cluster: cluster_changes,
@@ -163,6 +176,23 @@ impl OpenSessions for OpenSet {
 
     fn connections(&self, _client: &str) -> usize {
         0
+    }
+}
+
+/// A network that leads nowhere.
+pub(crate) fn nowhere() -> Arc<dyn Network> {
+    Arc::new(Nowhere)
+}
+
+struct Nowhere;
+
+impl Network for Nowhere {
+    fn send(&self, _: NodeId, _: Channel, _: u64, _: &Frame) -> Result<(), SendError> {
+        Err(SendError::NotConnected)
+    }
+
+    fn has_room(&self, _: NodeId, _: Channel) -> bool {
+        false
     }
 }
 

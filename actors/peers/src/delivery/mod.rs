@@ -5,35 +5,16 @@
 //! | best effort | may be | as the link does | as the link does | what is repeated anyway |
 //! | [`acknowledged`] | only with the sender or at the deadline, which is told | never | any | requests that change something |
 //! | [`monotonic`] | may be | never | of a key never older after newer | states of which the newest counts |
-//! | [`causal`] | a gap is told | never | after all that its sender had seen | news that refer to each other |
 //!
 //! Best effort is [`crate::Network::send`] itself. The others are a pair of state machines whose packets go through it.
 //!
 //! Guarantees hold on a link that loses, doubles and reorders packets and reconnects. "Never" is for the life of the
 //! receiver: one that was restarted has forgotten what it had.
 //!
-//! Refuses: to hold more than its bounds. What does not fit is an error to the sender or told by the receiver.
+//! Refuses: to hold more than its bounds. What does not fit is an error to the sender, or dropped and counted.
 
 pub mod acknowledged;
-pub mod causal;
 pub mod monotonic;
 
 #[cfg(test)]
 mod tests;
-
-use serde::{Deserialize, Serialize};
-
-/// How a message is to be delivered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// As the link does.
-    #[default]
-    BestEffort,
-    /// Once, if the sender lives; see [`acknowledged`].
-    Acknowledged,
-    /// The newest of each key; see [`monotonic`].
-    Monotonic,
-    /// After what its sender had seen; see [`causal`].
-    Causal,
-}

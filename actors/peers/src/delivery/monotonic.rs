@@ -28,45 +28,88 @@ pub struct Sender {
     /// Keys in the order in which they began to wait: one that changes often does not starve the others.
     order: VecDeque<Vec<u8>>,
     waiting: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
+    bytes: usize,
     keys_max: usize,
+    bytes_max: usize,
     replaced: u64,
     dropped: u64,
 }
 
 impl Sender {
-    /// A sender with at most `keys_max` messages waiting; beyond it the one that waits longest is dropped and counted.
-    /// `epoch` must be greater than that of any earlier sender to this receiver, also across restarts.
+    /// A sender with at most `keys_max` messages of `bytes_max` bytes waiting (but one in any case); beyond it the one that
+    /// waits longest is dropped and counted. `epoch` must be greater than that of any earlier sender to this receiver, also
+    /// across restarts.
     #[must_use]
-    pub fn new(epoch: u64, keys_max: usize) -> Self {
-        let (order, waiting) = (VecDeque::new(), BTreeMap::new());
-        Self { epoch, version: 0, order, waiting, keys_max, replaced: 0, dropped: 0 }
+    pub fn new(epoch: u64, keys_max: usize, bytes_max: usize) -> Self {
+        Self {
+            epoch,
+            version: 0,
+            order: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            keys_max,
+            bytes_max,
+            replaced: 0,
+            dropped: 0,
+        }
     }
 
     /// Takes a message; it replaces one of its key that waits.
     pub fn send(&mut self, key: Vec<u8>, body: Vec<u8>) {
         self.version += 1;
-        if self.waiting.insert(key.clone(), (self.version, body)).is_some() {
-            self.replaced += 1;
-            return;
+        let bytes = key.len() + body.len();
+        self.bytes += bytes;
+        match self.waiting.insert(key.clone(), (self.version, body)) {
+            Some((_, old)) => {
+                self.replaced += 1;
+                self.bytes -= key.len() + old.len();
+            }
+            None => self.order.push_back(key),
         }
-        self.order.push_back(key);
-        if self.order.len() > self.keys_max.max(1) {
-            self.dropped += 1;
-            drop(self.take());
-        }
+        self.fit();
     }
 
     /// The next message to put on the link, if any waits.
     pub fn take(&mut self) -> Option<Packet> {
         let key = self.order.pop_front()?;
         let (version, body) = self.waiting.remove(&key)?;
+        self.bytes -= key.len() + body.len();
         Some(Packet { epoch: self.epoch, version, key, body })
+    }
+
+    /// The link did not take a message after all: it is the next again, unless a newer one of its key waits.
+    pub fn put_back(&mut self, packet: Packet) {
+        let Packet { epoch, version, key, body } = packet;
+        if epoch != self.epoch {
+            self.dropped += 1;
+        } else if self.waiting.contains_key(&key) {
+            self.replaced += 1;
+        } else {
+            self.bytes += key.len() + body.len();
+            self.order.push_front(key.clone());
+            self.waiting.insert(key, (version, body));
+            self.fit();
+        }
+    }
+
+    /// Whether a message waits.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.order.is_empty()
     }
 
     /// Messages that were replaced before they were sent, and those dropped for the bound.
     #[must_use]
     pub const fn counts(&self) -> (u64, u64) {
         (self.replaced, self.dropped)
+    }
+
+    fn fit(&mut self) {
+        let is_over = |this: &Self| this.order.len() > this.keys_max || this.bytes > this.bytes_max;
+        while self.order.len() > 1 && is_over(self) {
+            self.dropped += 1;
+            drop(self.take());
+        }
     }
 }
 

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use weald_storage::{Actor, NodeId};
 
-use super::{acknowledged, causal, monotonic};
+use super::{acknowledged, monotonic};
 
 /// Packets under way, with the time of their arrival.
 struct Link<P> {
@@ -94,7 +93,7 @@ proptest! {
 
     #[test]
     fn monotonic_never_goes_back(seed in any::<u64>(), keys_max in 1_usize..6) {
-        let mut sender = monotonic::Sender::new(1, 4);
+        let mut sender = monotonic::Sender::new(1, 4, usize::MAX);
         let mut receiver = monotonic::Receiver::new(keys_max);
         let mut link = Link::new(seed);
         let (mut last, mut newest) = (BTreeMap::new(), BTreeMap::new());
@@ -121,61 +120,6 @@ proptest! {
         prop_assert!(sender.counts().0 > 0, "nothing was replaced");
         if keys_max >= 4 {
             prop_assert_eq!(last, newest);
-        }
-    }
-
-    #[test]
-    fn causal_never_delivers_before_what_the_sender_had_seen(seed in any::<u64>(), is_lossy in any::<bool>()) {
-        const MEMBERS: usize = 4;
-        let actor = |n: usize| Actor { node: NodeId([u8::try_from(n).unwrap(); 16]), incarnation: 1 };
-        let mut members: Vec<_> = (0..MEMBERS).map(|n| causal::Member::new(actor(n), 200, 64)).collect();
-        let mut links: Vec<Link<causal::Packet>> = (0..MEMBERS).map(|n| Link::new(seed ^ n as u64)).collect();
-        links.iter_mut().for_each(|link| link.is_lossy = is_lossy);
-        // What each has delivered or skipped, by origin, and what a message's sender had when it was sent.
-        let mut has = vec![vec![0_u64; MEMBERS]; MEMBERS];
-        let mut had: BTreeMap<(usize, u64), Vec<u64>> = BTreeMap::new();
-        let (mut messages, mut gaps) = (0, 0);
-        for now_ms in 0..1500_u64 {
-            for n in 0..MEMBERS {
-                if now_ms < 500 && links[n].below(15) == 0 {
-                    has[n][n] += 1;
-                    had.insert((n, has[n][n]), has[n].clone());
-                    let packet = members[n].send(has[n][n].to_be_bytes().to_vec());
-                    (0..MEMBERS).filter(|m| *m != n).for_each(|m| links[m].send(now_ms, &packet));
-                }
-                let packets = links[n].arrived(now_ms);
-                let mut out: Vec<_> =
-                    packets.into_iter().flat_map(|packet| members[n].receive(now_ms, packet)).collect();
-                out.extend(members[n].tick(now_ms));
-                for delivered in out {
-                    match delivered {
-                        causal::Delivered::Message { origin, body } => {
-                            let (from, seq) = (usize::from(origin.node.0[0]), number(&body));
-                            prop_assert_eq!(seq, has[n][from] + 1, "of one sender out of order");
-                            let before = &had[&(from, seq)];
-                            for other in (0..MEMBERS).filter(|other| *other != from) {
-                                prop_assert!(has[n][other] >= before[other], "an effect before its cause");
-                            }
-                            has[n][from] = seq;
-                            messages += 1;
-                        }
-                        causal::Delivered::Gap { origin, from, to } => {
-                            let origin = usize::from(origin.node.0[0]);
-                            prop_assert_eq!(from, has[n][origin] + 1);
-                            has[n][origin] = to;
-                            gaps += to - from + 1;
-                        }
-                    }
-                }
-            }
-        }
-        prop_assert!(members.iter().all(|member| member.next_deadline().is_none()), "something waits for ever");
-        let all = had.len() as u64 * (MEMBERS as u64 - 1);
-        if is_lossy {
-            // What was lost at the end is not missed by anybody yet.
-            prop_assert!(messages + gaps <= all && messages > all / 2, "{messages} and {gaps} gaps of {all}");
-        } else {
-            prop_assert_eq!((messages, gaps), (all, 0));
         }
     }
 }
@@ -205,20 +149,26 @@ fn acknowledged_gives_up_at_the_deadline_and_goes_on() {
 }
 
 #[test]
-fn causal_buffer_is_bounded_and_messages_that_need_each_other_end() {
-    let actor = |n| Actor { node: NodeId([n; 16]), incarnation: 1 };
-    let packet = |n, seq, seen| causal::Packet { origin: actor(n), seq, seen, body: vec![n] };
-    let mut member = causal::Member::new(actor(1), 100, 2);
-    assert_eq!(member.receive(0, packet(2, 3, vec![])), []);
-    assert_eq!(member.receive(1, packet(3, 1, vec![(actor(2), 3)])), []);
-    let out = member.receive(2, packet(4, u64::MAX, vec![(actor(5), u64::MAX)]));
-    let gap = causal::Delivered::Gap { origin: actor(2), from: 1, to: 2 };
-    let message = |n| causal::Delivered::Message { origin: actor(n), body: vec![n] };
-    assert_eq!(out, [gap, message(2), message(3)]);
-    assert_eq!(member.tick(102).len(), 3);
-    assert_eq!(member.receive(103, packet(6, 1, vec![(actor(7), 1)])), []);
-    assert_eq!(member.receive(103, packet(7, 1, vec![(actor(6), 1)])), []);
-    assert_eq!(member.tick(203).len(), 3);
-    assert_eq!(member.next_deadline(), None);
-    assert_eq!(member.receive(204, packet(4, u64::MAX, vec![])), []);
+fn monotonic_is_bounded_in_bytes_and_takes_back_what_the_link_did_not_take() {
+    let mut sender = monotonic::Sender::new(1, 10, 8);
+    sender.send(vec![1], vec![0; 90]);
+    assert!(sender.is_waiting(), "one in any case");
+    sender.send(vec![2], vec![2; 3]);
+    assert_eq!(sender.counts(), (0, 1));
+    sender.send(vec![3], vec![3; 3]);
+    let two = sender.take().unwrap();
+    assert_eq!((two.key.as_slice(), two.version), (&[2][..], 2));
+    sender.put_back(two.clone());
+    assert_eq!(sender.take(), Some(two.clone()), "it is the next again, under its number");
+    sender.send(vec![2], vec![9; 3]);
+    sender.put_back(two.clone());
+    assert_eq!(sender.counts(), (1, 1), "a newer one has come");
+    assert_eq!(sender.take().unwrap().key, [3]);
+    let newest = sender.take().unwrap();
+    assert_eq!(
+        (newest.version, newest.body.as_slice(), sender.is_waiting()),
+        (4, &[9, 9, 9][..], false)
+    );
+    sender.put_back(monotonic::Packet { epoch: 0, ..two });
+    assert_eq!((sender.take(), sender.counts()), (None, (1, 2)));
 }

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Least and greatest version of the protocol between nodes that this release speaks. 2: connections are closed by agreement,
 /// routes are told along trees and carry what they have replaced. 3: so are changes of the membership, and views are compared by
-/// what each has before anything is sent.
-pub const VERSIONS: (u16, u16) = (3, 3);
+/// what each has before anything is sent. 4: messages to named actors at other nodes.
+pub const VERSIONS: (u16, u16) = (4, 4);
 
 /// Number of channels between nodes.
 pub const CHANNELS: usize = 3;
