@@ -420,6 +420,7 @@ impl Node {
             scope: scope.clone(),
             bound,
             wamp: wamp.clone(),
+            mail: mail.clone(),
             sessions,
             phase: self.phase.clone(),
         });

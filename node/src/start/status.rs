@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
+use weald_cluster::mail::MailHandle;
 use weald_cluster::session::Sessions;
 use weald_cluster::store::StoreHandle;
 use weald_cluster::transport::Bound;
@@ -54,6 +55,7 @@ pub(crate) struct Sources {
     pub(crate) scope: Scope,
     pub(crate) bound: Bound,
     pub(super) wamp: Wamp,
+    pub(crate) mail: MailHandle,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) phase: Phase,
 }
@@ -88,6 +90,7 @@ impl Sources {
             "clients": self.sessions.count(),
             "clients_let_in": self.wamp.is_open(),
             "wamp_sessions": self.wamp.router.sessions_count(),
+            "mail": mail(&self.mail),
             "supervision": {
                 "restarts": restarts,
                 "log_seq": self.scope.log().map(|log| log.last_seq()),
@@ -134,4 +137,18 @@ fn storage_problems(stats: &StoreStats, problems: &mut Vec<String>) {
             problems.push(format!("partition {number} has no space left"));
         }
     }
+}
+
+/// Messages to and from named actors at other nodes, since the start.
+fn mail(handle: &MailHandle) -> Value {
+    let stats = handle.stats();
+    json!({
+        "taken": stats.taken,
+        "refused": stats.refused,
+        "repeated": stats.repeated,
+        "delivered": stats.delivered,
+        "replaced": stats.replaced,
+        "dropped": stats.dropped,
+        "malformed": stats.malformed,
+    })
 }

@@ -195,3 +195,11 @@ fn commands_without_a_node_end_as_unreachable() {
     node.run(&["put", "t", "k", "1"]).exits(3);
     node.run(&["supervision", "tree"]).exits(3);
 }
+
+#[test]
+fn names_of_actors_are_listed() {
+    let node = Node::start();
+    let none = node.run(&["names"]).ok().text();
+    assert!(none.starts_with("NAME") && none.trim().lines().count() == 1, "{none}");
+    assert!(node.run(&["names", "pump", "--json"]).ok().json().is_empty());
+}

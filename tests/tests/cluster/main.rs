@@ -6,6 +6,7 @@
 //! - [`identity`]: lost and old data directories, and members that were away too long.
 //! - [`membership`]: leaving, moving, twins, restarts of all, many at once, other versions.
 //! - [`sessions`]: tokens that go from node to node, and write concerns.
+//! - [`actors`]: messages to named actors at other nodes, and names on both sides of a split.
 //! - [`clock`]: a wall clock that is wrong.
 //!
 //! `cargo test -p weald-tests --test cluster -- N1 I4` runs some of them; `WEALD_CLUSTER_FULL=1` runs the long forms. What this
@@ -17,6 +18,7 @@
     reason = "a test fails by panicking, and speaks to whoever runs it"
 )]
 
+mod actors;
 mod clock;
 mod crash;
 mod identity;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         identity::run,
         membership::run,
         sessions::run,
+        actors::run,
         clock::run,
     ];
     groups.iter().for_each(|group| group(&mut run));
