@@ -11,6 +11,8 @@ mod named_actor;
 mod store;
 #[path = "../../examples/supervision.rs"]
 mod supervision;
+#[path = "../../examples/two_nodes.rs"]
+mod two_nodes;
 #[path = "../../examples/watch.rs"]
 mod watch;
 
@@ -22,6 +24,8 @@ async fn examples_run() {
     store::run(address.clone(), key.clone()).await.unwrap();
     named_actor::run(address.clone(), key.clone()).await.unwrap();
     supervision::run(address.clone(), key.clone()).await.unwrap();
+    // With itself as the other node; a scenario of the cluster runs it across two.
+    two_nodes::run(node.socket().into(), node.socket().into()).await.unwrap();
 
     let watch = tokio::spawn(watch::run(address, key, "colours".to_owned(), 3));
     let client = Client::unix(node.socket()).await.unwrap();

@@ -142,7 +142,7 @@ async fn a_name_that_is_lost_ends_its_registration_with_the_reason() {
     let again = one.serve("echo", |text: String| async move { text }).await.unwrap();
     drop(held);
     let echo: NamedActor<String, String> = two.actor("echo");
-    assert_eq!(echo.call(&"x".to_owned(), SECOND).await, Ok("x".to_owned()));
+    assert_eq!(echo.call(&"x".to_owned(), 20 * SECOND).await, Ok("x".to_owned()));
     assert_eq!(node.service.names(), ["echo", "kept"]);
     drop((again, kept));
     eventually("the names are free", || node.service.names().is_empty()).await;
@@ -167,7 +167,7 @@ async fn messages_are_sent_with_each_delivery() {
         Delivery::causal(&two.session()),
     ];
     for (number, delivery) in (0..).zip(deliveries) {
-        named.send(&note(number)).delivery(delivery).deadline(SECOND).await.unwrap();
+        named.send(&note(number)).delivery(delivery).deadline(20 * SECOND).await.unwrap();
         assert_eq!(received.recv().await.unwrap(), note(number));
     }
     let nobody: NamedActor<Note> = two.actor("nobody");
