@@ -137,8 +137,6 @@ impl World {
         let lost: BTreeSet<_> = had.difference(&kept).copied().collect();
         // Unnoticed, it looks as if it had been stopped cleanly: it goes on as who it was.
         old.is_clean = !noticed;
-        // A second backup may lack nothing of the first one; it still lacks what that one lacked.
-        self.slots[node].is_restored |= !lost.is_empty();
         self.slots[node].disk = Some(old);
         self.note_lost(node, &lost);
     }

@@ -75,10 +75,8 @@ pub(super) struct Slot {
     pub(super) life: u64,
     /// When its timer is set.
     pub(super) wake_ms: Option<u64>,
-    /// Whether it has gone on from older data.
-    pub(super) is_restored: bool,
-    /// Actors of earlier lives under which it goes on without their events, and without knowing: no client is sent there
-    /// until it has noticed.
+    /// Actors under which it goes on from older data without some of their events, and without knowing: no client is sent
+    /// there until it has noticed.
     pub(super) amnesiac: BTreeSet<Actor>,
     pub(super) role: Role,
 }
@@ -118,8 +116,6 @@ pub struct World {
     ids: BTreeMap<NodeId, usize>,
     pub(super) links: BTreeMap<(usize, usize), Connection>,
     pub(super) connections: u64,
-    /// All actors so far.
-    actors: BTreeSet<Actor>,
     pub(super) clients: Vec<Client>,
     violation: Option<Violation>,
 }
@@ -201,7 +197,6 @@ impl World {
             ids: BTreeMap::new(),
             links: BTreeMap::new(),
             connections: 0,
-            actors: BTreeSet::new(),
             clients,
             violation: None,
             rng,
@@ -431,12 +426,9 @@ impl World {
         place.life += 1;
         place.wake_ms = None;
         process.is_full = place.full > 0;
-        let actors: BTreeSet<Actor> =
-            places().map(|place| process.replicas.of(place).actor()).collect();
-        if std::mem::take(&mut place.is_restored) {
-            place.amnesiac = self.actors.intersection(&actors).copied().collect();
-        }
-        self.actors.extend(actors);
+        place.amnesiac = places()
+            .filter_map(|place| forgetful(&self.history, &process.replicas, place))
+            .collect();
         place.process = Some(process);
         self.trace.number(slot as u64);
         self.with(slot, Process::wake);
@@ -622,11 +614,19 @@ impl Slot {
             wall_offset_ms: 0,
             life: 0,
             wake_ms: None,
-            is_restored: false,
             amnesiac: BTreeSet::new(),
             role: if is_member { Role::Member } else { Role::Future },
         }
     }
+}
+
+/// The actor of a place, if it has issued more dots than it knows: it would issue them again.
+fn forgetful(history: &History, replicas: &Replicas, place: Place) -> Option<Actor> {
+    let (actor, clock) = (replicas.of(place).actor(), replicas.clock(place));
+    let mut own = history.writes.iter().filter(|write| write.key.place == place);
+    let forgot =
+        own.any(|write| write.dot.is_some_and(|dot| dot.actor == actor && !clock.contains(&dot)));
+    forgot.then_some(actor)
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

@@ -2,7 +2,8 @@
 //!
 //! - All seeds of CI: `cargo test -p weald-tests --test sim`
 //! - One seed, with its plan: `WEALD_SIM_SEED=17 cargo test -p weald-tests --test sim -- seeds --nocapture`
-//! - The long form: `WEALD_SIM_SEEDS=20000 cargo test -p weald-tests --test sim -- seeds --nocapture`
+//! - The long form: `WEALD_SIM_SEEDS=20000 cargo test -p weald-tests --test sim -- seeds --nocapture`; `WEALD_SIM_FIRST`
+//!   begins with another seed than 0
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -23,7 +24,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
-/// Runs seeds from 0 on; on all cores, since each is a world of its own.
+/// Runs seeds from 0 on, or from `WEALD_SIM_FIRST`; on all cores, since each is a world of its own.
 #[test]
 fn seeds_keep_all_invariants_and_heal() {
     if let Some(seed) = number("WEALD_SIM_SEED") {
@@ -35,12 +36,13 @@ fn seeds_keep_all_invariants_and_heal() {
         }
     }
     let seeds = number("WEALD_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, total, failures) = (AtomicU64::new(0), Mutex::default(), Mutex::new(Vec::new()));
+    let first = number("WEALD_SIM_FIRST").unwrap_or(0);
+    let (next, total, failures) = (AtomicU64::new(first), Mutex::default(), Mutex::new(Vec::new()));
     let (begun, slowest) = (Instant::now(), AtomicU64::new(0));
     let worker = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
+            if seed - first >= seeds {
                 return;
             }
             match run(&Plan::draw(seed)) {
@@ -63,7 +65,10 @@ fn seeds_keep_all_invariants_and_heal() {
     let mut failures = failures.into_inner().unwrap();
     failures.sort();
     let slowest = slowest.into_inner();
-    eprintln!("{seeds} seeds in {:?}, slowest heal {slowest} ms\n{total}", begun.elapsed());
+    eprintln!(
+        "{seeds} seeds from {first} in {:?}, slowest heal {slowest} ms\n{total}",
+        begun.elapsed()
+    );
     let texts: Vec<String> = failures.into_iter().map(|(_, text)| text).collect();
     assert!(texts.is_empty(), "{} of {seeds} seeds failed:\n\n{}", texts.len(), texts.join("\n\n"));
     assert!(seeds < SEEDS || total.never().is_empty(), "never happened: {:?}", total.never());
