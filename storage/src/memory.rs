@@ -422,7 +422,11 @@ impl Events for MemoryState {
         let target = Target::new(table, key);
         Ok(match self.get(table, key) {
             Some(object) => Found::Object(Object::clone(object)),
-            None if self.buckets.contains_key(&target.short_hash()) => Found::Damaged,
+            None if self.buckets.contains_key(&target.short_hash())
+                || self.damaged.contains(&Bucket::of_hash(&target.hash)) =>
+            {
+                Found::Damaged
+            }
             None => Found::Absent,
         })
     }

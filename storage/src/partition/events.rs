@@ -19,11 +19,13 @@ use heed::RoTxn;
 
 use crate::clock::{Clock, Seen};
 use crate::codec::decode_record;
+use crate::digest::Bucket;
 use crate::error::ReadError;
 use crate::ids::{Actor, Dot, NodeId};
 use crate::key::{Key, ROW_BYTES_MAX, RowKey, TableName, parse_row, row_key};
 use crate::lmdb::Lmdb;
 use crate::object::Object;
+use crate::partition::damage;
 use crate::partition::ops::Target;
 use crate::replica::{Delta, Deltas, Missing};
 use crate::vector::VersionVector;
@@ -52,7 +54,7 @@ pub(crate) enum Found {
     /// Never there, or removed.
     Absent,
     Object(Object),
-    /// Damaged, or lost: an index knows of it and it is not there.
+    /// Damaged, or lost: an index knows of it and it is not there, or its bucket is marked.
     Damaged,
 }
 
@@ -200,7 +202,7 @@ pub(crate) fn missing(
     bytes_max: usize,
 ) -> Result<Missing, ReadError> {
     let mut swept = known.swept.iter();
-    let needs_walk = swept.any(|(actor, swept)| lacks(known.clock, theirs, &actor, swept));
+    let mut needs_walk = swept.any(|(actor, swept)| lacks(known.clock, theirs, &actor, swept));
     let mut gather = Gather::new(events, known);
     let mut at = start.map_or(FIRST, after);
     while let Some((dot, event)) = events.next_event(at)? {
@@ -213,7 +215,8 @@ pub(crate) fn missing(
             gather.out.more = true;
             break;
         }
-        gather.add(dot, event)?;
+        let is_told = gather.add(dot, event)?;
+        needs_walk |= !is_told && known.clock.contains(&dot);
         at = after(dot);
     }
     Ok(Missing { found: gather.out, needs_walk })
@@ -304,8 +307,9 @@ impl Events for DurableEvents<'_> {
     fn find(&self, table: &TableName, key: &Key) -> Result<Found, ReadError> {
         let row = row_key(table, key);
         let Some(record) = self.lmdb.dbs.objects.get(self.txn, &row)? else {
-            let hash = Target::new(table, key).short_hash();
-            let lost = self.lmdb.dbs.buckets.get(self.txn, &hash)?.is_some();
+            let target = Target::new(table, key);
+            let lost = self.lmdb.dbs.buckets.get(self.txn, &target.short_hash())?.is_some()
+                || damage::read(self.lmdb, self.txn)?.contains(&Bucket::of_hash(&target.hash));
             return Ok(if lost { Found::Damaged } else { Found::Absent });
         };
         Ok(match decode_record(&row, record) {

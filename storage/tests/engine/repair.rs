@@ -8,8 +8,8 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, RwTxn};
 use weald_storage::{
-    Bucket, CheckVerdict, Key, ReadError, Replicated, Resolvers, Scan, Space, Store, WriteError,
-    WriteOp,
+    Bucket, CheckVerdict, Clock, Key, ReadError, Replicated, Resolvers, Scan, Space, Store,
+    WriteError, WriteOp,
 };
 
 use crate::support::{Short, assert_tree_is_sound, config, fast_dir, key, open, put_op, table};
@@ -98,6 +98,34 @@ fn damaged_record_is_never_read_and_a_peer_heals_it() {
         weald_storage::check_env(&dir.path().join("partition-0")),
         CheckVerdict::Sound { .. }
     ));
+}
+
+/// What a lost row held must not be told to be dead, neither before nor after its bucket was rebuilt without it.
+#[test]
+fn events_of_a_lost_row_are_not_told() {
+    let dir = fast_dir();
+    let store = open(dir.path(), config(1));
+    let (t, lost) = (table("t"), key("lost"));
+    store.put(&t, &lost, b"value");
+    store.put(&t, &key("other"), b"value");
+    store.close().unwrap();
+    tamper(dir.path(), "objects", |objects, txn| {
+        assert!(objects.delete(txn, &weald_storage::row_key(&t, &lost)).unwrap());
+    });
+    let store = open_unchecked(dir.path());
+    let space = store.partition(0).space(Space::Durable);
+    let bucket = Bucket::of(&t, &lost);
+    for repaired in [false, true] {
+        if repaired {
+            store.partition(0).repair_tree(bucket).unwrap();
+        }
+        let missing = space.missing(&Clock::default(), None, usize::MAX).unwrap();
+        let told: Vec<&Key> = missing.found.deltas.iter().map(|delta| &delta.key).collect();
+        assert_eq!((told, missing.needs_walk), (vec![&key("other")], true), "{repaired}");
+    }
+    store.partition(0).compared(Space::Durable, &[bucket]).unwrap();
+    let missing = space.missing(&Clock::default(), None, usize::MAX).unwrap();
+    assert_eq!((missing.found.deltas.len(), missing.needs_walk), (2, false), "nobody has it");
 }
 
 /// A record that nobody can heal: its events do not hold up a sweep, what its bucket lacks is no evidence, and once it was
