@@ -32,7 +32,7 @@ pub use key::{
     table_range,
 };
 pub use object::{Object, Value, ValueRef};
-pub use replica::{BucketContent, Delta, Deltas, Evidence, Missing, Replicated};
+pub use replica::{BucketContent, Delta, Deltas, Era, Evidence, Missing, Replicated};
 pub use resolve::{Lww, MergeFailure, Resolved, Resolver, Resolvers, lww};
 pub use vector::VersionVector;
 

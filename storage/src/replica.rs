@@ -68,9 +68,29 @@ pub enum Evidence {
     Own,
     /// Also, what the peer has processed (by this clock) and does not hold is dead here. For a walk of sound buckets.
     Both(Arc<Clock>),
-    /// Nothing: whatever the peer holds is taken. For repair of what was lost here.
+    /// Nothing: what the peer holds was lost here if it is not here. For a peer that has processed all that this side had in
+    /// that era. If the era is over, an object with such values is not merged at all: what was learned meanwhile may have
+    /// killed them, and have been forgotten but for the clock.
+    Held(Era),
+    /// What is not held here and lies in this clock is dead; what lies beyond it was lost here. For a peer that does not
+    /// know all that this side does: the clock is that of others who were asked before.
+    Beyond(Arc<Clock>),
+    /// Nothing: whatever the peer holds is taken. For a record that is damaged.
     Neither,
 }
+
+/// A time in which a replica forgets nothing: every event that it learns of since the beginning leaves its context in the
+/// object of its key. It ends when contexts or tombstones are swept, and when a clock is taken over.
+#[derive(Debug, Clone, Default)]
+pub struct Era(Arc<()>);
+
+impl PartialEq for Era {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Era {}
 
 /// The read side of replication: one space of one partition.
 pub trait Replicated: Send + Sync {
@@ -83,6 +103,8 @@ pub trait Replicated: Send + Sync {
     fn clock(&self) -> Result<Clock, ReadError>;
     /// Watches what others merge while a walk compares the trees with a peer that has processed `theirs`.
     fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError>;
+    /// The era that goes on. What is read after it was asked for is of this era or of a later one.
+    fn era(&self) -> Era;
     /// Up to which counter the keys of an actor's events are no longer known here.
     fn swept(&self) -> Result<VersionVector, ReadError>;
     /// Events of `actor` after counter `after`, of at most about `bytes_max` bytes (at least one).

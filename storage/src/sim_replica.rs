@@ -16,7 +16,7 @@ use crate::object::Object;
 use crate::partition::events::{self, Known};
 use crate::partition::ops::{Rules, WriteOp, Written};
 use crate::partition::sweep::{Stable, SweepPlan, SweepReport};
-use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
+use crate::replica::{BucketContent, Delta, Deltas, Era, Missing, Replicated};
 use crate::resolve::Resolvers;
 use crate::table::Tables;
 use crate::vector::VersionVector;
@@ -70,6 +70,9 @@ impl Replica {
         let plan = SweepPlan { stable: stable.clone(), now_ms, min_age_ms, events_max };
         let (state, report) = self.state.sweep(self.actor, &plan);
         self.state = state;
+        if report.has_forgotten() {
+            self.watches.forgot();
+        }
         report
     }
 
@@ -87,6 +90,7 @@ impl Replica {
             return Err(WriteError::Disturbed);
         }
         self.state = self.state.adopt(self.actor, clock, swept)?;
+        self.watches.forgot();
         Ok(())
     }
 
@@ -141,7 +145,11 @@ impl Replicated for Replica {
     }
 
     fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
-        self.watches.begin(theirs, || self.clock())
+        Ok(self.watches.begin(theirs))
+    }
+
+    fn era(&self) -> Era {
+        self.watches.era()
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {

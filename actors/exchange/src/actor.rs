@@ -15,8 +15,8 @@ use weald_supervision::ractor::{Actor, ActorProcessingErr, ActorRef, Message, Rp
 
 use crate::config::ms;
 use crate::core::{
-    Compared, Counters, Ended, Failed, Input, Mode, Outcome, Relay, Repairs, Scheduler, Settings,
-    Shard, Stability, Waiters,
+    Compared, Counters, Ended, Failed, Input, Mode, Outcome, Relay, Repaired, Repairs, Scheduler,
+    Settings, Shard, Stability, Waiters,
 };
 use crate::frames::{
     ASK_CLOCKS, ASK_RELAYED, CLOCKS, FROM_INITIATOR, FROM_RESPONDER, NO_SESSION, RELAYED,
@@ -281,7 +281,8 @@ impl State {
             drop(self.shared.deps.network.send(key.peer, Channel::Data, key.number, &frame));
             return false;
         }
-        self.start(key, Begin::Theirs, None).await;
+        let resort = Arc::new(self.repairs.resort(key.peer));
+        self.start(key, Begin::Theirs { resort }, None).await;
         self.running.contains_key(&key)
     }
 
@@ -296,7 +297,8 @@ impl State {
         let number = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         let first = u16::try_from(number % u64::from(u16::MAX)).unwrap_or(0);
         let key = SessionKey { peer, number, ours: true };
-        self.start(key, Begin::Ours { mode, first }, reply).await;
+        let resort = Arc::new(self.repairs.resort(peer));
+        self.start(key, Begin::Ours { mode, first, resort }, reply).await;
     }
 
     async fn start(
@@ -342,7 +344,7 @@ impl State {
 
     /// Takes the marks off buckets that have been compared with every member.
     fn repaired(&mut self, peer: NodeId, compared: &[Compared]) {
-        for Compared { shard, buckets } in self.repairs.compared(peer, compared) {
+        for Repaired { shard, buckets } in self.repairs.compared(peer, compared) {
             let upkeep = Arc::clone(&self.shared.deps.upkeep);
             drop(tokio::task::spawn_blocking(move || {
                 // If it fails, the marks stay, and the comparisons begin anew.

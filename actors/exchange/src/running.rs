@@ -17,7 +17,7 @@ use weald_storage::{NodeId, WriteError};
 use weald_supervision::{Address, BoxError, ChildSpec, Restart, TaskContext};
 
 use crate::actor::Msg;
-use crate::core::{Counters, Failed, Input, Mode, Outcome, Output, Session};
+use crate::core::{Counters, Failed, Input, Mode, Outcome, Output, Resort, Session};
 use crate::frames::{FROM_INITIATOR, FROM_RESPONDER};
 use crate::handle::Shared;
 
@@ -47,8 +47,8 @@ pub(crate) enum Mail {
 /// What a session is started with.
 #[derive(Debug, Clone)]
 pub(crate) enum Begin {
-    Ours { mode: Mode, first: u16 },
-    Theirs,
+    Ours { mode: Mode, first: u16, resort: Arc<Resort> },
+    Theirs { resort: Arc<Resort> },
 }
 
 /// Says how the session ended, whatever happens to it.
@@ -107,12 +107,12 @@ async fn run(
     let limits = shared.config.limits();
     let now_ms = shared.now_ms();
     let (session, outputs) = match begin {
-        Begin::Ours { mode, first } => {
+        Begin::Ours { mode, first, resort } => {
             let stores = Arc::clone(&shared.deps.stores);
-            let begin = move || Session::initiate(mode, first, limits, &*stores, now_ms);
+            let begin = move || Session::initiate(mode, first, limits, resort, &*stores, now_ms);
             tokio::task::spawn_blocking(begin).await?
         }
-        Begin::Theirs => (Session::respond(limits, now_ms), Vec::new()),
+        Begin::Theirs { resort } => (Session::respond(limits, resort, now_ms), Vec::new()),
     };
     let mut running = Running {
         shared,

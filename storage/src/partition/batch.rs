@@ -192,7 +192,8 @@ fn repair(
         return Err(WriteError::Corrupt(why.into()));
     };
     let applied = rules.apply(&unjudged(op), target, object, counters)?;
-    if applied.is_some() || theirs.is_empty() {
+    // Values that were not taken are left to somebody who knows more.
+    if applied.is_some() || theirs.is_empty() || theirs.live_len() > 0 {
         return Ok(applied.map(|applied| Applied { changed: true, ..applied }));
     }
     // It brings no value and no new event, but tells that nothing is left of the key.
@@ -207,10 +208,11 @@ fn repair(
     }))
 }
 
-/// A merge without evidence, for a record that is damaged or lost: nothing is known of what it held.
+/// A merge for a record that is damaged or lost. Nothing is known of what it held: that it is not there is no evidence.
 fn unjudged(op: &WriteOp) -> WriteOp {
     let mut op = op.clone();
-    if let WriteOp::Merge { evidence, .. } = &mut op {
+    if let WriteOp::Merge { evidence: evidence @ (Evidence::Own | Evidence::Both(_)), .. } = &mut op
+    {
         *evidence = Evidence::Neither;
     }
     op

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use crate::dvvset::Entry;
 use crate::ids::{Actor, Dot};
 use crate::object::{Object, Value};
-use crate::replica::Evidence;
+use crate::replica::{Era, Evidence};
 
 /// What a peer sent.
 pub(crate) struct Theirs<'t> {
@@ -62,6 +62,27 @@ impl Theirs<'_> {
         let by_clock = matches!(self.evidence, Evidence::Both(clock) if clock.contains(&dot));
         dot.counter <= known || by_clock
     }
+
+    /// Whether an event that this side has processed, and whose value it does not hold, is dead here.
+    fn is_dead_here(&self, dot: &Dot) -> bool {
+        match self.evidence {
+            Evidence::Own | Evidence::Both(_) => true,
+            Evidence::Beyond(known) => known.contains(dot),
+            Evidence::Held(_) | Evidence::Neither => false,
+        }
+    }
+
+    /// Whether nothing of the object may be merged: its era is over, and it holds what was lost here, or has died since. Even
+    /// its contexts would say that it is dead.
+    pub(crate) fn is_late(
+        &self,
+        ours: &Object,
+        era: &Era,
+        processed: &dyn Fn(&Dot) -> bool,
+    ) -> bool {
+        matches!(self.evidence, Evidence::Held(held) if held != era)
+            && self.object.live_dots().any(|dot| processed(&dot) && ours.value_at(&dot).is_none())
+    }
 }
 
 /// Merges `theirs` into `ours`; `processed` tells which events this side has processed.
@@ -95,8 +116,7 @@ pub(crate) fn merge(
         for (counter, value) in their_values {
             let dot = Dot { actor, counter: *counter };
             let live_here = our_values.iter().any(|(ours, _)| ours == counter);
-            let dead = *counter <= our_n
-                || (!matches!(theirs.evidence, Evidence::Neither) && processed(&dot));
+            let dead = *counter <= our_n || (processed(&dot) && theirs.is_dead_here(&dot));
             if !live_here && !dead {
                 taken.push(dot);
                 values.push((*counter, value.clone()));

@@ -412,7 +412,7 @@ impl Rules<'_> {
         let own = known.get(&self.actor).copied().unwrap_or(0);
         let own = match theirs.evidence {
             Evidence::Both(clock) => own.max(clock.highest(&self.actor)),
-            Evidence::Own | Evidence::Neither => own,
+            Evidence::Own | Evidence::Held(_) | Evidence::Beyond(_) | Evidence::Neither => own,
         };
         if own > counters.counter {
             let (actor, counter, known) = (self.actor, own, counters.counter);
@@ -425,6 +425,9 @@ impl Rules<'_> {
         let is_processed = |dot: &Dot| {
             (dot.actor == self.actor && dot.counter <= counter) || processed.contains(dot)
         };
+        if theirs.is_late(object, self.watches.era(), &is_processed) {
+            return Ok(None);
+        }
         let merged = merge(object, theirs, &is_processed);
         let mut events: Vec<Dot> = theirs.events().filter(|dot| dot.actor != self.actor).collect();
         events.retain(|dot| counters.processed.insert(*dot));

@@ -13,7 +13,7 @@ use crate::partition::sweep::{Stable, SweepPlan, SweepReport};
 use crate::partition::tree::bucket_content;
 use crate::partition::writer::{Adopted, Command};
 use crate::partition::{Partition, Space, read_committed};
-use crate::replica::{BucketContent, Delta, Deltas, Missing, Replicated};
+use crate::replica::{BucketContent, Delta, Deltas, Era, Missing, Replicated};
 use crate::vector::VersionVector;
 use crate::watch::Watch;
 
@@ -124,7 +124,11 @@ impl Replicated for PartitionSpace {
     }
 
     fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
-        self.partition.watches(self.space).begin(theirs, || self.clock())
+        Ok(self.partition.watches(self.space).begin(theirs))
+    }
+
+    fn era(&self) -> Era {
+        self.partition.watches(self.space).era()
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {

@@ -108,6 +108,13 @@ pub struct SweepReport {
     pub more: bool,
 }
 
+impl SweepReport {
+    /// Whether more went than keys of events.
+    pub(crate) const fn has_forgotten(&self) -> bool {
+        self.stripped > 0 || self.reaped > 0 || self.lost > 0
+    }
+}
+
 /// What a sweep is asked to do.
 #[derive(Debug, Clone)]
 pub(crate) struct SweepPlan {

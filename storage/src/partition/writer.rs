@@ -467,7 +467,7 @@ impl Writer {
             let (state, report) =
                 catch_unwind(AssertUnwindSafe(run)).map_err(|panic| self.aborted(&*panic))?;
             self.publish(state);
-            self.tell_lost(space, &report);
+            self.note_forgotten(space, &report);
             return Ok(report);
         }
         let (mut report, mut used_bytes) = (SweepReport::default(), 0);
@@ -478,12 +478,15 @@ impl Writer {
         })?;
         let gauges = &self.partition.gauges;
         gauges.used_bytes.store(used_bytes, Ordering::Relaxed);
-        self.tell_lost(space, &report);
+        self.note_forgotten(space, &report);
         Ok(report)
     }
 
-    /// Says that a sweep has moved the clock.
-    fn tell_lost(&self, space: Space, report: &SweepReport) {
+    /// Ends the era if need be, and says that a sweep has moved the clock.
+    fn note_forgotten(&self, space: Space, report: &SweepReport) {
+        if report.has_forgotten() {
+            self.partition.watches(space).forgot();
+        }
         if report.lost == 0 {
             return;
         }
@@ -517,6 +520,7 @@ impl Writer {
                 durable::join(lmdb, before, clock.clone(), swept.clone(), &changed)
             })?;
         }
+        self.partition.watches(space).forgot();
         self.call_hook(space);
         Ok(())
     }

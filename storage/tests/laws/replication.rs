@@ -118,6 +118,58 @@ fn absence_is_evidence_only_when_it_is_said_so() {
     assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 3, .. })));
 }
 
+/// A bucket has lost the row of a value and was rebuilt. By what evidence it comes back, and that nothing is left of a merge
+/// that does not take it: contexts alone would say that it is dead.
+#[test]
+fn lost_value_comes_back_in_its_era_or_beyond_what_others_know() {
+    let (mut x, mut y) = two();
+    let dot = write(&mut y, put_op(3, b"a", None), 1).dot.unwrap();
+    send(&y, &mut x, 1);
+    let sibling = Context::new(&table(), &key(3), VersionVector::new());
+    write(&mut y, put_op(3, b"b", Some(sibling)), 2);
+    let before = x.clock().unwrap();
+    x.damage_drop_row(&table(), &key(3));
+    x.repair_tree(Bucket::of(&table(), &key(3)));
+    let object = y.object(&table(), &key(3)).unwrap().unwrap();
+    let delta = Delta { table: table(), key: key(3), object, dots: Vec::new() };
+    assert_eq!(delta.object.live_len(), 2);
+    for (evidence, held) in [
+        (Evidence::Held(x.era()), 2),
+        (Evidence::Held(Replica::new(actor(9, 2)).era()), 0),
+        (Evidence::Beyond(Arc::default()), 2),
+        (Evidence::Beyond(Arc::new(before)), 1),
+        (Evidence::Own, 1),
+    ] {
+        let mut x = x.clone();
+        write(&mut x, merge_op(&delta, evidence.clone()), 4);
+        let live = live(&x, 3);
+        assert_eq!((live.len(), live.contains(&dot)), (held, held == 2), "{evidence:?}");
+        let object = x.object(&table(), &key(3)).unwrap();
+        assert_eq!(object.is_some(), held > 0, "{evidence:?}");
+    }
+}
+
+/// Contexts and tombstones that go, and clocks that come, end an era; nothing else does.
+#[test]
+fn era_ends_with_what_is_forgotten_and_taken_over() {
+    let (mut x, mut y) = two();
+    let mut era = x.era();
+    let mut ends = |x: &Replica| std::mem::replace(&mut era, x.era()) != x.era();
+    write(&mut x, put_op(1, b"a", None), 1);
+    write(&mut y, put_op(2, b"b", None), 1);
+    send(&y, &mut x, 1);
+    assert!(!ends(&x));
+    let stable: Stable = x.clock().unwrap().bases().into();
+    assert_eq!(x.sweep(&stable, 10, 0, 99).stripped, 0);
+    assert!(!ends(&x), "keys of events went, and nothing else");
+    write(&mut x, delete_op(1), 20);
+    let stable: Stable = x.clock().unwrap().bases().into();
+    assert_eq!(x.sweep(&stable, 30, 0, 99).reaped, 1);
+    assert!(ends(&x));
+    x.adopt(&y.clock().unwrap(), &VersionVector::new(), None).unwrap();
+    assert!(ends(&x) && !ends(&x));
+}
+
 #[test]
 fn lost_row_is_not_claimed_and_comes_back() {
     let (mut x, mut y) = two();

@@ -1,9 +1,10 @@
 //! The exchanges of a simulated node: sessions, when they begin, and what members have acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use weald_exchange::core::{
-    self as exchange, Compared, Limits, Mode, Repairs, Scheduler, Session, Settings, Shard,
+    self as exchange, Limits, Mode, Repaired, Repairs, Scheduler, Session, Settings, Shard,
     Stability,
 };
 use weald_peers::{Channel, Cluster, Status, kind};
@@ -136,8 +137,15 @@ impl Process {
         self.exchanges.last_id += 1;
         let id = self.exchanges.last_id;
         let first = u16::try_from(id % 64).unwrap_or_default();
-        let (session, out) =
-            Session::initiate(Mode::Exchange, first, self.limits(), &self.replicas, notes.now_ms);
+        let resort = Arc::new(self.exchanges.repairs.resort(peer));
+        let (session, out) = Session::initiate(
+            Mode::Exchange,
+            first,
+            self.limits(),
+            resort,
+            &self.replicas,
+            notes.now_ms,
+        );
         notes.sometimes.hit("exchange");
         let at = (self.identity.node, peer, id);
         self.exchanges.running.insert(at, (session, notes.now_ms));
@@ -206,7 +214,7 @@ impl Process {
         for (shard, actor, clock) in &outcome.clocks {
             self.exchanges.stability.acknowledge(peer, *shard, *actor, clock.clone());
         }
-        for Compared { shard, buckets } in self.exchanges.repairs.compared(peer, &outcome.compared)
+        for Repaired { shard, buckets } in self.exchanges.repairs.compared(peer, &outcome.compared)
         {
             notes.sometimes.hit("repaired");
             self.replicas.of_mut(Place(shard.number())).compared(&buckets);
@@ -266,7 +274,8 @@ impl Process {
             {
                 return;
             }
-            let session = Session::respond(self.limits(), notes.now_ms);
+            let resort = Arc::new(self.exchanges.repairs.resort(from));
+            let session = Session::respond(self.limits(), resort, notes.now_ms);
             self.exchanges.running.insert(at, (session, notes.now_ms));
         }
         self.session(at, exchange::Input::Frame(frame.to_vec()), notes);

@@ -154,7 +154,7 @@ impl Replicas {
         notes: &mut Notes<'_>,
     ) -> Result<bool, MergeFailure> {
         let at = key_at(place, &delta.key);
-        let takes_anything = evidence == Evidence::Neither;
+        let takes_anything = matches!(evidence, Evidence::Held(_) | Evidence::Beyond(_));
         let (clock_before, before) = (self.clock(place), self.object(at));
         let Delta { table, key, object, dots } = delta;
         let op = WriteOp::Merge { table, key, object, dots, evidence };

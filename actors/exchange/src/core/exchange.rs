@@ -9,6 +9,7 @@ use weald_storage::{Clock, Dot, Replicated, Space};
 
 use super::link::{Action, Cx, Link, Rule, lacking, lacking_count};
 use super::outcome::{Compared, DiffReport, Failed, MergeFailure};
+use super::repairs::Resort;
 use super::walk::Walk;
 use super::wire::{DELTAS_BYTES, End, Message, Shard, ShardState, WireNode};
 
@@ -71,14 +72,24 @@ pub(crate) fn read_state(replica: &dyn Replicated) -> Result<ShardState, Failed>
 
 impl Exchange {
     /// I: opens a shard.
-    pub(crate) fn open(part: Part, shard: Shard, cx: &mut Cx<'_>) -> Result<Self, Failed> {
-        // Before the state: what is damaged later was not compared.
-        let damaged = cx.replica.damaged()?;
+    pub(crate) fn open(
+        part: Part,
+        shard: Shard,
+        resort: Arc<Resort>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Self, Failed> {
+        let exchange = Self::new(part, shard, resort, cx)?;
+        cx.say(Message::Open { shard: shard.number(), state: exchange.link.mine.clone() });
+        Ok(exchange)
+    }
+
+    fn new(part: Part, shard: Shard, resort: Arc<Resort>, cx: &mut Cx<'_>) -> Result<Self, Failed> {
+        // Both before the state: what is damaged or forgotten later was not compared.
+        let (damaged, era) = (cx.replica.damaged()?, cx.replica.era());
         let mine = read_state(cx.replica)?;
-        cx.say(Message::Open { shard: shard.number(), state: mine.clone() });
         Ok(Self {
             part,
-            link: Link::new(shard, mine, damaged, cx.now_ms),
+            link: Link::new(shard, era, mine, damaged, resort),
             their_root: None,
             stage: Stage::Opening,
             diff: None,
@@ -91,19 +102,11 @@ impl Exchange {
         part: Part,
         shard: Shard,
         theirs: ShardState,
+        resort: Arc<Resort>,
         cx: &mut Cx<'_>,
     ) -> Result<Self, Failed> {
-        let damaged = cx.replica.damaged()?;
-        let mine = read_state(cx.replica)?;
-        cx.say(Message::Opened { shard: shard.number(), state: mine.clone() });
-        let mut exchange = Self {
-            part,
-            link: Link::new(shard, mine, damaged, cx.now_ms),
-            their_root: None,
-            stage: Stage::Opening,
-            diff: None,
-            compared: false,
-        };
+        let mut exchange = Self::new(part, shard, resort, cx)?;
+        cx.say(Message::Opened { shard: shard.number(), state: exchange.link.mine.clone() });
         exchange.begin(theirs, cx)?;
         exchange.advance(cx)?;
         Ok(exchange)
@@ -120,11 +123,10 @@ impl Exchange {
         self.diff.as_ref()
     }
 
-    /// Once done: the buckets that were damaged here, if they were compared with the peer's.
+    /// Once done: what came of the buckets that were damaged here.
     pub(crate) fn compared(&self) -> Option<Compared> {
-        let buckets = &self.link.damaged;
-        (self.compared && !buckets.is_empty())
-            .then(|| Compared { shard: self.link.shard, buckets: buckets.clone() })
+        let compared = self.compared.then(|| self.link.compared());
+        compared.filter(|compared| !compared.buckets.is_empty())
     }
 
     /// The peer's clock as it was at the beginning.
@@ -219,7 +221,7 @@ impl Exchange {
                 if let Some(report) = walk.look().cloned() {
                     self.diff = Some(self.look_at_clocks(report));
                 }
-                self.compared = !self.part.look && self.link.took_all;
+                self.compared = !self.part.look;
                 self.stage = self.finish(clean, cx)?;
             }
         }

@@ -8,23 +8,19 @@ use std::sync::Arc;
 
 use weald_peers::WireDelta;
 use weald_storage::{
-    Bucket, Clock, Delta, Dot, Evidence, Key, KeyHash, Object, ReadError, Replicated, Seen,
+    Bucket, Clock, Delta, Dot, Era, Evidence, Key, KeyHash, Object, ReadError, Replicated, Seen,
     TableName, VersionVector, Watch,
 };
 
-use super::outcome::{Counters, Failed, MergeFailure};
+use super::outcome::{Compared, Counters, Failed, MergeFailure, Verdict};
+use super::repairs::Resort;
 use super::wire::{DELTAS_BYTES, End, Message, Shard, ShardState};
 
 /// Messages with objects in flight for one shard and direction. // guess: one is merged while the next one travels
 pub const WINDOW: usize = 2;
-/// For how long values may be taken from a peer that this side takes for dead, counted from the clocks on which that was
-/// decided: long before an event can be stable and swept. // guess: half of `aae.min_age`
-pub const REPAIR_MS_MAX: u64 = 30_000;
-
 /// What the machines below a session are given, and what they answer.
 pub(crate) struct Cx<'a> {
     pub(crate) replica: &'a dyn Replicated,
-    pub(crate) now_ms: u64,
     pub(crate) ids: &'a mut u64,
     pub(crate) counters: &'a mut Counters,
     pub(crate) actions: Vec<Action>,
@@ -72,7 +68,8 @@ pub(crate) enum Rule {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) shard: Shard,
-    pub(crate) opened_ms: u64,
+    /// Of this side, when the shard was opened: asked for before its clock.
+    era: Era,
     pub(crate) mine: ShardState,
     pub(crate) theirs: Arc<Clock>,
     /// Whether this side has processed all that the peer had when the shard was opened, and the other way round. After the
@@ -83,9 +80,15 @@ pub(crate) struct Link {
     pub(crate) clean: bool,
     /// Buckets that were marked as damaged here when the shard was opened.
     pub(crate) damaged: Vec<Bucket>,
-    /// Whether all was taken that the peer holds and that differs.
-    pub(crate) took_all: bool,
+    /// What may be taken into them from a peer that is behind.
+    resort: Arc<Resort>,
+    /// Of these buckets those in which something of the peer was left aside: it may be dead.
+    left: BTreeSet<Bucket>,
+    /// Whether all else was taken that the peer holds and that differs.
+    took_all: bool,
     sound: BTreeMap<Bucket, bool>,
+    /// What the peer has said of its buckets, for those that are marked here.
+    their_sound: BTreeMap<Bucket, bool>,
     /// Of the walk, if there is one that merges.
     pub(crate) watch: Option<Arc<Watch>>,
     /// Keys, by their hashes, that the peer is sent in the swap at hand, whatever it says of them.
@@ -96,21 +99,32 @@ pub(crate) struct Link {
     seq_in: u32,
     pub(crate) ended_in: bool,
     merging: BTreeMap<u64, Merging>,
+    /// Whether anything was taken that this side takes for dead.
+    takes_held: bool,
 }
 
 impl Link {
-    pub(crate) fn new(shard: Shard, mine: ShardState, damaged: Vec<Bucket>, now_ms: u64) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        era: Era,
+        mine: ShardState,
+        damaged: Vec<Bucket>,
+        resort: Arc<Resort>,
+    ) -> Self {
         Self {
             shard,
-            opened_ms: now_ms,
+            era,
             mine,
             theirs: Arc::default(),
             mine_descends: false,
             theirs_descends: false,
             clean: true,
             damaged,
+            resort,
+            left: BTreeSet::new(),
             took_all: true,
             sound: BTreeMap::new(),
+            their_sound: BTreeMap::new(),
             watch: None,
             offered: BTreeSet::new(),
             seq_out: 0,
@@ -119,6 +133,7 @@ impl Link {
             seq_in: 0,
             ended_in: false,
             merging: BTreeMap::new(),
+            takes_held: false,
         }
     }
 
@@ -246,6 +261,34 @@ impl Link {
         sound
     }
 
+    /// Whether a bucket is marked here.
+    pub(crate) fn is_marked(&self, bucket: Bucket) -> bool {
+        self.damaged.binary_search(&bucket).is_ok()
+    }
+
+    /// The peer has said whether its objects of a bucket add up.
+    pub(crate) fn note_their_sound(&mut self, bucket: Bucket, sound: bool) {
+        if self.is_marked(bucket) {
+            *self.their_sound.entry(bucket).or_insert(true) &= sound;
+        }
+    }
+
+    /// Whether the peer is to be asked about a bucket even if it does not differ.
+    pub(crate) fn is_wanted(&self, bucket: Bucket) -> bool {
+        self.is_marked(bucket) && !self.resort.is_done(self.shard, bucket)
+    }
+
+    /// Once the walk is over: what came of the buckets that are marked here.
+    pub(crate) fn compared(&self) -> Compared {
+        let told = self.their_sound.iter().filter(|_| self.took_all);
+        let verdict = |(bucket, sound): (&Bucket, &bool)| match sound {
+            _ if self.left.contains(bucket) => (*bucket, Verdict::Left),
+            true => (*bucket, Verdict::Sound(Arc::clone(&self.theirs))),
+            false => (*bucket, Verdict::Unsound),
+        };
+        Compared { shard: self.shard, buckets: told.map(verdict).collect() }
+    }
+
     /// Takes a message with objects: they are merged, then it is acknowledged.
     pub(crate) fn receive(
         &mut self,
@@ -326,6 +369,8 @@ impl Link {
                 }
             }
         }
+        // What was to be taken in an era that is over was not.
+        refused |= self.takes_held && cx.replica.era() != self.era;
         self.clean &= !refused;
         self.took_all &= !refused;
         if let Merging::Message { seq, suspects } = merging {
@@ -358,47 +403,65 @@ impl Link {
             }
             let bucket = Bucket::of(&delta.table, &delta.key);
             let sound = self.is_sound(cx.replica, bucket)?;
-            let evidence = self.evidence(sound, !unsound.contains(&bucket.number()), cx.now_ms);
+            let theirs_sound = !unsound.contains(&bucket.number());
+            self.note_their_sound(bucket, theirs_sound);
             if sound && !self.theirs_descends {
-                let dots = self.dead_here(cx.replica, &delta)?;
+                let dots = dead_here(cx.replica, &self.mine.clock, &delta)?;
                 if !dots.is_empty() {
                     suspects.push((delta.table.clone(), delta.key.clone(), dots));
                 }
             }
+            let evidence = if sound {
+                self.evidence(theirs_sound)
+            } else {
+                let Some(evidence) = self.repair(cx.replica, bucket, &delta)? else { continue };
+                evidence
+            };
+            self.takes_held |= matches!(evidence, Evidence::Held(_));
             items.push((delta, evidence));
         }
         Ok((items, suspects))
     }
 
-    /// What is dead when an object of the peer is merged.
+    /// What is dead when an object of the peer is merged into a bucket that is sound here.
     ///
     /// A value that a side has processed and does not hold is dead there if the event that killed it may be unknown to the
     /// other side: if that lacks events whose keys were forgotten here. When the other side has processed everything that this
-    /// one has, and still holds the value, nothing killed it: it was lost. So was what a bucket lacks that does not add up.
-    fn evidence(&mut self, mine_sound: bool, theirs_sound: bool, now_ms: u64) -> Evidence {
-        let own_kills = mine_sound && !self.theirs_descends;
+    /// one has, and still holds the value, nothing killed it: it was lost, or dropped on the word of somebody whose clock was
+    /// not taken over since.
+    fn evidence(&self, theirs_sound: bool) -> Evidence {
         let peer_kills = theirs_sound && !self.mine_descends;
-        let late = now_ms.saturating_sub(self.opened_ms) > REPAIR_MS_MAX;
-        match (own_kills, peer_kills) {
-            (_, true) if mine_sound => Evidence::Both(Arc::clone(&self.theirs)),
-            (true, _) => Evidence::Own,
-            (false, _) if late => {
-                self.took_all = false;
-                Evidence::Own
-            }
-            (false, _) => Evidence::Neither,
+        match (!self.theirs_descends, peer_kills) {
+            (_, true) => Evidence::Both(Arc::clone(&self.theirs)),
+            (true, false) => Evidence::Own,
+            (false, false) => Evidence::Held(self.era.clone()),
         }
     }
 
-    /// Live dots of a peer's object that this side has processed and does not hold.
-    fn dead_here(&self, replica: &dyn Replicated, delta: &Delta) -> Result<Vec<Dot>, Failed> {
-        let known: Vec<Dot> =
-            delta.object.live_dots().filter(|dot| self.mine.clock.contains(dot)).collect();
-        if known.is_empty() {
-            return Ok(known);
+    /// What is dead when an object of the peer is merged into a bucket that does not add up here, or is marked; `None` if it
+    /// must not be merged.
+    ///
+    /// What the bucket lacks was lost if the peer has processed everything that this side has. If it is behind, nothing tells
+    /// what was lost from what the peer should have dropped: that is left to others who know, see [`super::Repairs`].
+    fn repair(
+        &mut self,
+        replica: &dyn Replicated,
+        bucket: Bucket,
+        delta: &Delta,
+    ) -> Result<Option<Evidence>, Failed> {
+        if self.theirs_descends {
+            return Ok(Some(Evidence::Held(self.era.clone())));
         }
-        let held = replica.object(&delta.table, &delta.key)?.unwrap_or_default();
-        Ok(known.into_iter().filter(|dot| held.value_at(dot).is_none()).collect())
+        if let Some(known) = self.resort.known(self.shard, bucket) {
+            return Ok(Some(Evidence::Beyond(known)));
+        }
+        if dead_here(replica, &replica.clock()?, delta)?.is_empty() {
+            return Ok(Some(Evidence::Own));
+        }
+        // Not even its context may be merged: it would say that the value is dead.
+        self.left.insert(bucket);
+        self.clean = false;
+        Ok(None)
     }
 
     /// Of the suspects those that the peer would not hear of otherwise, as they are here. Who holds values of a key when the
@@ -427,6 +490,21 @@ impl Link {
         }
         Ok(gone)
     }
+}
+
+/// Live dots of a peer's object that lie in the clock of this side and that it does not hold.
+fn dead_here(replica: &dyn Replicated, clock: &Clock, delta: &Delta) -> Result<Vec<Dot>, Failed> {
+    let known: Vec<Dot> = delta.object.live_dots().filter(|dot| clock.contains(dot)).collect();
+    if known.is_empty() {
+        return Ok(known);
+    }
+    let held = match replica.object(&delta.table, &delta.key) {
+        Ok(object) => object.unwrap_or_default(),
+        // Nothing of it counts as held.
+        Err(ReadError::Corrupt(_)) => Object::default(),
+        Err(e) => return Err(e.into()),
+    };
+    Ok(known.into_iter().filter(|dot| held.value_at(dot).is_none()).collect())
 }
 
 /// What a key is called in questions about buckets.

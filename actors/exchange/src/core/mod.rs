@@ -16,12 +16,13 @@ mod waiters;
 mod walk;
 pub mod wire;
 
-pub use link::{REPAIR_MS_MAX, WINDOW};
+pub use link::WINDOW;
 pub use outcome::{
-    Compared, Counters, DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed, MergeFailure, Outcome,
+    Compared, Counters, DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed, MergeFailure,
+    Outcome, Verdict,
 };
 pub use relay::{ANSWER_BYTES, Known, QUESTION_MAX, Relay, clock_bytes};
-pub use repairs::Repairs;
+pub use repairs::{Repaired, Repairs, Resort};
 pub use scheduler::{BEHIND_MS_MIN, PeerStatus, Scheduler, Settings};
 pub use session::{Input, Limits, Mode, Output, SHARDS_AT_ONCE, SHARDS_MAX, Session, Stores};
 pub use stability::Stability;

@@ -1,9 +1,11 @@
 //! How a session went.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use weald_peers::Malformed;
-use weald_storage::{Actor, Bucket, ReadError, TableName};
+use weald_storage::{Actor, Bucket, Clock, ReadError, TableName};
 
 /// Why an object was not merged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -158,13 +160,24 @@ pub enum DiffSide {
     Both,
 }
 
-/// Buckets of a shard.
+/// What came of comparing buckets of a shard that were marked as damaged here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
     /// The shard.
     pub shard: super::Shard,
     /// The buckets, ascending.
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<(Bucket, Verdict)>,
+}
+
+/// What came of comparing a bucket that was marked as damaged here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// All that the peer holds was taken. It is sound there, so what lies in this clock and is not held here now is dead.
+    Sound(Arc<Clock>),
+    /// All that the peer holds was taken. More is lacking there, too.
+    Unsound,
+    /// Something was left aside: this side takes it for dead, and the peer is behind.
+    Left,
 }
 
 /// How a session went.
@@ -177,8 +190,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// What is different, if that was the question.
     pub diff: Option<DiffReport>,
-    /// Buckets that were marked as damaged here, and are compared with the peer now: all that it held there was taken.
+    /// Of the buckets that were marked as damaged here those of which the peer has told.
     pub compared: Vec<Compared>,
     /// Clocks of the peer that were seen: what it has acknowledged, by shard and with its actor.
-    pub clocks: Vec<(super::Shard, Actor, std::sync::Arc<weald_storage::Clock>)>,
+    pub clocks: Vec<(super::Shard, Actor, Arc<Clock>)>,
 }

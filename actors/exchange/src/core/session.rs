@@ -16,6 +16,7 @@ use super::link::{Action, Cx};
 use super::outcome::{
     Compared, Counters, DIFF_KEYS_MAX, DiffReport, Failed, MergeFailure, Outcome,
 };
+use super::repairs::Resort;
 use super::wire::{Message, Reader, Shard, Summary, Writer};
 
 /// Shards that are exchanged at the same time. // guess: keeps several partitions' writers busy
@@ -153,18 +154,17 @@ pub struct Session {
     diff: DiffReport,
     clocks: Vec<(Shard, Actor, Arc<Clock>)>,
     actors: BTreeMap<u16, Actor>,
-    /// Buckets that were marked as damaged here when the session began.
-    damaged: Vec<Compared>,
+    resort: Arc<Resort>,
     compared: Vec<Compared>,
 }
 
 impl Session {
-    fn new(part: Part, phase: Phase, first: u16, limits: Limits, now_ms: u64) -> Self {
+    fn new(part: Part, phase: Phase, limits: Limits, resort: Arc<Resort>, now_ms: u64) -> Self {
         Self {
             part,
             limits,
             phase,
-            first,
+            first: 0,
             begun_ms: now_ms,
             progress_ms: now_ms,
             writer: Writer::default(),
@@ -177,24 +177,26 @@ impl Session {
             diff: DiffReport::default(),
             clocks: Vec::new(),
             actors: BTreeMap::new(),
-            damaged: Vec::new(),
+            resort,
             compared: Vec::new(),
         }
     }
 
     /// Begins a session. `first` says with which shard to begin, so that one that fails does not keep others waiting for
-    /// ever: pass another number each time.
+    /// ever: pass another number each time. `resort` is what [`super::Repairs`] knows for this peer.
     pub fn initiate(
         mode: Mode,
         first: u16,
         limits: Limits,
+        resort: Arc<Resort>,
         stores: &dyn Stores,
         now_ms: u64,
     ) -> (Self, Vec<Output>) {
         let part = Part { initiator: true, look: mode == Mode::Look };
-        let mut session = Self::new(part, Phase::AwaitDiffer, first, limits, now_ms);
+        let mut session = Self::new(part, Phase::AwaitDiffer, limits, resort, now_ms);
+        session.first = first;
         let mut out = Vec::new();
-        match session.note_damage(stores).and_then(|()| summaries(stores)) {
+        match session.summaries(stores) {
             Ok(shards) => session.say(&Message::Summary { look: part.look, shards }, &mut out),
             Err(e) => session.end(Err(e), &mut out),
         }
@@ -203,9 +205,9 @@ impl Session {
 
     /// The other side of a session, before its first frame.
     #[must_use]
-    pub fn respond(limits: Limits, now_ms: u64) -> Self {
+    pub fn respond(limits: Limits, resort: Arc<Resort>, now_ms: u64) -> Self {
         let part = Part { initiator: false, look: false };
-        Self::new(part, Phase::AwaitSummary, 0, limits, now_ms)
+        Self::new(part, Phase::AwaitSummary, limits, resort, now_ms)
     }
 
     /// What it has moved so far.
@@ -237,15 +239,15 @@ impl Session {
         let handled = match input {
             Input::Frame(frame) => {
                 self.progress_ms = now_ms;
-                self.frame(stores, now_ms, &frame, &mut out)
+                self.frame(stores, &frame, &mut out)
             }
             Input::Merged { id, results } => {
                 self.progress_ms = now_ms;
-                self.merged(stores, now_ms, id, &results, &mut out)
+                self.merged(stores, id, &results, &mut out)
             }
             Input::Adopted { id, ok } => {
                 self.progress_ms = now_ms;
-                self.adopted(stores, now_ms, id, ok, &mut out)
+                self.adopted(stores, id, ok, &mut out)
             }
             Input::Disconnected => Err(Failed::Disconnected),
             Input::Refused { busy: true } => Err(Failed::Busy),
@@ -255,7 +257,7 @@ impl Session {
             Input::Tick => self.tick(now_ms),
         };
         match handled {
-            Ok(()) => self.go_on(stores, now_ms, &mut out),
+            Ok(()) => self.go_on(stores, &mut out),
             Err(failed) => self.fail(failed, &mut out),
         }
         out
@@ -274,7 +276,6 @@ impl Session {
     fn frame(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         frame: &[u8],
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
@@ -284,7 +285,7 @@ impl Session {
             if self.is_finished() {
                 break;
             }
-            self.message(stores, now_ms, message, out)?;
+            self.message(stores, message, out)?;
         }
         Ok(())
     }
@@ -292,7 +293,6 @@ impl Session {
     fn message(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         message: Message,
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
@@ -314,16 +314,16 @@ impl Session {
                     return Err(Failed::Protocol("too many shards"));
                 }
                 self.actors.insert(number, state.actor);
-                let part = self.part;
+                let (part, resort) = (self.part, Arc::clone(&self.resort));
                 let open = |cx: &mut Cx<'_>| {
-                    Exchange::opened(part, Shard::of_number(number), state, cx).map(Some)
+                    Exchange::opened(part, Shard::of_number(number), state, resort, cx).map(Some)
                 };
-                if let Some(exchange) = self.with(stores, now_ms, number, out, open)? {
+                if let Some(exchange) = self.with(stores, number, out, open)? {
                     self.running.insert(number, exchange);
                 }
                 Ok(())
             }
-            (Phase::Running, message) => self.shard_message(stores, now_ms, message, out),
+            (Phase::Running, message) => self.shard_message(stores, message, out),
             _ => Err(Failed::Protocol("a message of another phase")),
         }
     }
@@ -331,7 +331,6 @@ impl Session {
     fn shard_message(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         message: Message,
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
@@ -341,26 +340,22 @@ impl Session {
         if let Message::Opened { state, .. } = &message {
             self.actors.insert(number, state.actor);
         }
-        let handled = self.with(stores, now_ms, number, out, |cx| exchange.message(message, cx));
+        let handled = self.with(stores, number, out, |cx| exchange.message(message, cx));
         self.running.insert(number, exchange);
         handled
     }
 
-    /// Notes which buckets are marked, before anything is compared.
-    fn note_damage(&mut self, stores: &dyn Stores) -> Result<(), Failed> {
-        for shard in Shard::all(stores.partitions()) {
-            let buckets = stores.replica(shard).damaged()?;
-            if !buckets.is_empty() {
-                self.damaged.push(Compared { shard, buckets });
-            }
-        }
-        Ok(())
-    }
-
-    /// Shards that do not differ hold the same on both sides.
-    fn note_equal(&mut self, differ: &[u16]) {
-        let equal = self.damaged.drain(..).filter(|c| !differ.contains(&c.shard.number()));
-        self.compared.extend(equal);
+    /// What this side has. I: of shards in which the peer is to be asked about marked buckets no root, so that they are opened.
+    fn summaries(&self, stores: &dyn Stores) -> Result<Vec<Summary>, Failed> {
+        let asks = self.part.initiator && !self.part.look;
+        let summary = |shard: Shard| {
+            let damaged = if asks { stores.replica(shard).damaged()? } else { Vec::new() };
+            let is_asked = damaged.iter().any(|bucket| !self.resort.is_done(shard, *bucket));
+            let state = read_state(stores.replica(shard))?;
+            let root = state.root.filter(|_| !is_asked);
+            Ok(Summary { shard: shard.number(), clock: state.clock.digest(), root })
+        };
+        Shard::all(stores.partitions()).map(summary).collect()
     }
 
     /// R: says which shards differ.
@@ -370,8 +365,7 @@ impl Session {
         theirs: &[Summary],
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
-        self.note_damage(stores)?;
-        let mine = summaries(stores)?;
+        let mine = self.summaries(stores)?;
         if theirs.len() > SHARDS_MAX || theirs.len() != mine.len() {
             return Err(Failed::Protocol("another number of partitions"));
         }
@@ -382,7 +376,6 @@ impl Session {
         let pairs = mine.iter().zip(theirs).filter(|(mine, theirs)| differ(mine, theirs));
         let shards: Vec<u16> = pairs.map(|(mine, _)| mine.shard).collect();
         self.counters.shards_differing = shards.len() as u64;
-        self.note_equal(&shards);
         let equal = shards.is_empty();
         self.say(&Message::Differ { shards }, out);
         self.phase = if equal { Phase::Finishing } else { Phase::Running };
@@ -397,7 +390,6 @@ impl Session {
             return Err(Failed::Protocol("a shard that is not there"));
         }
         self.counters.shards_differing = shards.len() as u64;
-        self.note_equal(&shards);
         if !shards.is_empty() {
             let by = usize::from(self.first) % shards.len();
             shards.rotate_left(by);
@@ -410,15 +402,13 @@ impl Session {
     fn merged(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         id: u64,
         results: &[Result<bool, MergeFailure>],
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
         for number in self.running.keys().copied().collect::<Vec<_>>() {
             let Some(mut exchange) = self.running.remove(&number) else { continue };
-            let known =
-                self.with(stores, now_ms, number, out, |cx| exchange.merged(id, results, cx));
+            let known = self.with(stores, number, out, |cx| exchange.merged(id, results, cx));
             self.running.insert(number, exchange);
             if known? {
                 break;
@@ -430,15 +420,13 @@ impl Session {
     fn adopted(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         id: u64,
         ok: bool,
         out: &mut Vec<Output>,
     ) -> Result<(), Failed> {
         for number in self.running.keys().copied().collect::<Vec<_>>() {
             let Some(mut exchange) = self.running.remove(&number) else { continue };
-            let known =
-                self.with(stores, now_ms, number, out, |cx| Ok(exchange.adopted(id, ok, cx)));
+            let known = self.with(stores, number, out, |cx| Ok(exchange.adopted(id, ok, cx)));
             self.running.insert(number, exchange);
             if known? {
                 break;
@@ -448,7 +436,7 @@ impl Session {
     }
 
     /// Puts away shards that are done, opens new ones, ends when there are none.
-    fn go_on(&mut self, stores: &dyn Stores, now_ms: u64, out: &mut Vec<Output>) {
+    fn go_on(&mut self, stores: &dyn Stores, out: &mut Vec<Output>) {
         if self.is_finished() {
             return;
         }
@@ -464,9 +452,10 @@ impl Session {
             while self.running.len() < SHARDS_AT_ONCE
                 && let Some(number) = self.todo.pop_front()
             {
-                let part = self.part;
-                let open = |cx: &mut Cx<'_>| Exchange::open(part, Shard::of_number(number), cx);
-                match self.with(stores, now_ms, number, out, open) {
+                let (part, resort) = (self.part, Arc::clone(&self.resort));
+                let shard = Shard::of_number(number);
+                let open = |cx: &mut Cx<'_>| Exchange::open(part, shard, resort, cx);
+                match self.with(stores, number, out, open) {
                     Ok(exchange) => self.running.insert(number, exchange),
                     Err(failed) => return self.fail(failed, out),
                 };
@@ -504,7 +493,6 @@ impl Session {
     fn with<T>(
         &mut self,
         stores: &dyn Stores,
-        now_ms: u64,
         number: u16,
         out: &mut Vec<Output>,
         step: impl FnOnce(&mut Cx<'_>) -> Result<T, Failed>,
@@ -512,7 +500,6 @@ impl Session {
         let shard = Shard::of_number(number);
         let mut cx = Cx {
             replica: stores.replica(shard),
-            now_ms,
             ids: &mut self.ids,
             counters: &mut self.counters,
             actions: Vec::new(),
@@ -556,13 +543,4 @@ impl Session {
         let outcome = Outcome { result, counters: self.counters, diff, compared, clocks };
         out.push(Output::Finished(Box::new(outcome)));
     }
-}
-
-fn summaries(stores: &dyn Stores) -> Result<Vec<Summary>, Failed> {
-    Shard::all(stores.partitions())
-        .map(|shard| {
-            let state = read_state(stores.replica(shard))?;
-            Ok(Summary { shard: shard.number(), clock: state.clock.digest(), root: state.root })
-        })
-        .collect()
 }

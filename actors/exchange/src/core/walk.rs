@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weald_storage::{Bucket, Key, Replicated, TableName, TreePath};
 
-use super::link::{Cx, Link, REPAIR_MS_MAX, short_hash};
+use super::link::{Cx, Link, short_hash};
 use super::outcome::{DIFF_KEYS_MAX, DiffKey, DiffReport, DiffSide, Failed};
 use super::wire::{DELTAS_BYTES, Message, Want, WireBucket, WireEntry, WireNode};
 
@@ -175,9 +175,14 @@ impl Walk {
             return Err(Failed::Protocol("not as many branches as there are"));
         }
         let mine = children(cx.replica, TreePath::Root)?;
+        let looks = self.look.is_some();
+        let is_wanted = |branch: u8| {
+            let mut leaves = TreePath::Branch(branch).children();
+            !looks && leaves.any(|leaf| matches!(leaf, TreePath::Leaf(b) if link.is_wanted(b)))
+        };
         let branches: Vec<u8> = (0..=u8::MAX)
             .zip(mine.iter().zip(nodes))
-            .filter(|(_, (mine, theirs))| mine != theirs)
+            .filter(|(branch, (mine, theirs))| mine != theirs || is_wanted(*branch))
             .map(|(branch, _)| branch)
             .collect();
         if branches.is_empty() {
@@ -203,7 +208,7 @@ impl Walk {
             let mine = children(cx.replica, path)?;
             for (leaf, (mine, theirs)) in path.children().zip(mine.into_iter().zip(theirs)) {
                 if let TreePath::Leaf(bucket) = leaf
-                    && mine != *theirs
+                    && (mine != *theirs || (self.look.is_none() && link.is_wanted(bucket)))
                 {
                     self.differing.push_back(Differing { bucket, mine, theirs: *theirs });
                 }
@@ -213,12 +218,6 @@ impl Walk {
     }
 
     fn next_batch(&mut self, link: &mut Link, cx: &mut Cx<'_>) -> Result<(), Failed> {
-        let repairs = link.clocks_equal() && self.look.is_none();
-        if repairs && cx.now_ms.saturating_sub(link.opened_ms) > REPAIR_MS_MAX {
-            link.clean &= self.differing.is_empty();
-            link.took_all &= self.differing.is_empty();
-            self.differing.clear();
-        }
         link.begin_swap();
         let (mut batch, mut entries) = (Vec::new(), 0);
         while batch.len() < BUCKETS_MAX
@@ -236,7 +235,8 @@ impl Walk {
         let looks = self.look.is_some();
         let mut ask = Vec::new();
         for differing in batch {
-            if looks || (differing.mine.count > 0 && differing.theirs.count > 0) {
+            let both = differing.mine.count > 0 && differing.theirs.count > 0;
+            if looks || both || link.is_wanted(differing.bucket) {
                 ask.push(differing);
             } else if differing.mine.count == 0 {
                 link.is_sound(cx.replica, differing.bucket)?;
@@ -278,6 +278,7 @@ impl Walk {
                 continue;
             }
             link.note_sound(differing.bucket, sound);
+            link.note_their_sound(differing.bucket, theirs.sound);
             link.clean &= theirs.sound;
             let mut keys = Vec::new();
             for entry in &theirs.entries {

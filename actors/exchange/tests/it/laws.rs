@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weald_exchange::core::{Input, Limits, Mode, Session};
 
@@ -221,9 +222,9 @@ proptest! {
         node.put(1, b"x", 1);
         for begins in [true, false] {
             let mut session = if begins {
-                Session::initiate(Mode::Exchange, 0, limits, &node, 0).0
+                Session::initiate(Mode::Exchange, 0, limits, Arc::default(), &node, 0).0
             } else {
-                Session::respond(limits, 0)
+                Session::respond(limits, Arc::default(), 0)
             };
             for (number, body) in (0_u32..).zip(&frames) {
                 let mut frame = number.to_be_bytes().to_vec();

@@ -6,5 +6,6 @@
 mod laws;
 mod nodes;
 mod races;
+mod repairs;
 mod sessions;
 mod stores;

@@ -5,10 +5,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use weald_exchange::core::{
-    Compared, Input, Limits, MergeFailure, Mode, Outcome, Output, Session, Shard, Stores,
+    Compared, Input, Limits, MergeFailure, Mode, Outcome, Output, Resort, Session, Shard, Stores,
 };
 use weald_storage::{
-    Actor, Bucket, BucketContent, Clock, Delta, Deltas, Dot, Evidence, Key, Missing, NodeId,
+    Actor, Bucket, BucketContent, Clock, Delta, Deltas, Dot, Era, Evidence, Key, Missing, NodeId,
     Object, ReadError, Replica, Replicated, Space, TableName, TreeNode, TreePath, VersionVector,
     Watch, WriteError, WriteOp,
 };
@@ -17,6 +17,11 @@ pub(crate) const LIMITS: Limits = Limits { idle_ms: 60_000, total_ms: 3_600_000 
 pub(crate) const PARTITIONS: u16 = 2;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
+
+/// Of nodes that know of no third one.
+fn resort() -> Arc<Resort> {
+    Arc::new(Resort::only_peer())
+}
 
 pub(crate) fn table() -> TableName {
     TableName::parse("t").unwrap()
@@ -58,6 +63,10 @@ impl Replicated for Face {
 
     fn watch(&self, theirs: &Arc<Clock>) -> Result<Arc<Watch>, ReadError> {
         self.replica.watch(theirs)
+    }
+
+    fn era(&self) -> Era {
+        self.replica.era()
     }
 
     fn swept(&self) -> Result<VersionVector, ReadError> {
@@ -265,8 +274,17 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(nodes: [Node; 2], mode: Mode, now_ms: u64) -> Self {
-        let (ours, outputs) = Session::initiate(mode, 0, LIMITS, &nodes[A], now_ms);
-        let theirs = Session::respond(LIMITS, now_ms);
+        Self::with_resorts(nodes, [resort(), resort()], mode, now_ms)
+    }
+
+    pub(crate) fn with_resorts(
+        nodes: [Node; 2],
+        [ours, theirs]: [Arc<Resort>; 2],
+        mode: Mode,
+        now_ms: u64,
+    ) -> Self {
+        let (ours, outputs) = Session::initiate(mode, 0, LIMITS, ours, &nodes[A], now_ms);
+        let theirs = Session::respond(LIMITS, theirs, now_ms);
         Self {
             nodes,
             sessions: [ours, theirs],
@@ -325,7 +343,7 @@ impl Run {
     /// The side loses everything it was about to do; the other one waits.
     pub(crate) fn kill(&mut self, side: usize) {
         self.todo[side].clear();
-        self.sessions[side] = Session::respond(LIMITS, self.now_ms);
+        self.sessions[side] = Session::respond(LIMITS, resort(), self.now_ms);
         self.ended[side] = None;
     }
 
@@ -354,7 +372,8 @@ pub(crate) fn exchange(nodes: [Node; 2], now_ms: u64) -> Run {
         assert!(outcome.result.is_ok(), "{:?}", outcome.result);
         // There are no other members.
         for compared in &outcome.compared {
-            node.replicas[usize::from(compared.shard.number())].compared(&compared.buckets);
+            let buckets: Vec<Bucket> = compared.buckets.iter().map(|(bucket, _)| *bucket).collect();
+            node.replicas[usize::from(compared.shard.number())].compared(&buckets);
         }
     }
     run

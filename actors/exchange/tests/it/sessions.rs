@@ -232,20 +232,25 @@ fn lost_rows_come_back_while_others_write() {
     }
 }
 
-/// Equal shards are not opened, and are compared all the same.
+/// Equal shards are opened all the same by the side that has marks: whether the peer's are sound has to be asked.
 #[test]
-fn equal_shards_take_marks_off() {
+fn equal_shards_take_marks_off_where_the_session_begins() {
     let mut nodes = equal(10);
-    nodes[A].lose(3);
-    nodes[A].repair_tree(3);
-    nodes[B].lose(3);
-    nodes[B].repair_tree(3);
-    let run = exchange(nodes, 10);
     for side in [A, B] {
-        assert_eq!(run.compared(side).len(), 1, "{side}");
-        let damaged = |replica: &crate::nodes::Face| replica.damaged().unwrap().len();
-        assert_eq!(run.nodes[side].replicas.iter().map(damaged).sum::<usize>(), 0);
+        nodes[side].lose(3);
+        nodes[side].repair_tree(3);
     }
+    for side in [A, B] {
+        let run = exchange(nodes, 10);
+        assert_eq!(run.compared(A).len(), 1, "{side}");
+        let marks = |node: &Node| -> usize {
+            node.replicas.iter().map(|replica| replica.damaged().unwrap().len()).sum()
+        };
+        assert_eq!(run.nodes.each_ref().map(marks), [0, 1 - side], "{side}");
+        let [a, b] = run.nodes;
+        nodes = [b, a];
+    }
+    assert_eq!(exchange(nodes, 10).messages, [1, 1]);
 }
 
 #[test]
