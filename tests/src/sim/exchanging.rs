@@ -217,7 +217,7 @@ impl Process {
         for Repaired { shard, buckets } in self.exchanges.repairs.compared(peer, &outcome.compared)
         {
             notes.sometimes.hit("repaired");
-            self.replicas.of_mut(Place(shard.number())).compared(&buckets);
+            self.replicas.compared(Place(shard.number()), &buckets);
         }
         if is_mine {
             self.exchanges.scheduler.finished(peer, outcome, notes.now_ms);

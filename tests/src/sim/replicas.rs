@@ -108,6 +108,13 @@ impl Replicas {
         }
     }
 
+    /// These buckets of a place were compared with every member.
+    pub fn compared(&mut self, place: Place, buckets: &[Bucket]) {
+        self.of_mut(place).compared(buckets);
+        let is_done = |at: &KeyAt| buckets.contains(&Bucket::of(&table(), &key(*at)));
+        self.damaged.retain(|at| at.place != place || !is_done(at));
+    }
+
     /// A place, to change it.
     pub fn of_mut(&mut self, place: Place) -> &mut Replica {
         self.all.get_mut(&place).expect("all places are there")
@@ -154,7 +161,8 @@ impl Replicas {
         notes: &mut Notes<'_>,
     ) -> Result<bool, MergeFailure> {
         let at = key_at(place, &delta.key);
-        let takes_anything = matches!(evidence, Evidence::Held(_) | Evidence::Beyond(_));
+        let (is_held, is_beyond) =
+            (matches!(evidence, Evidence::Held(_)), matches!(evidence, Evidence::Beyond(_)));
         let (clock_before, before) = (self.clock(place), self.object(at));
         let Delta { table, key, object, dots } = delta;
         let op = WriteOp::Merge { table, key, object, dots, evidence };
@@ -169,7 +177,11 @@ impl Replicas {
         };
         let dropped = gone(&before, &after);
         let revived = gone(&after, &before).into_iter().filter(|dot| clock_before.contains(dot));
-        let revived: Vec<Dot> = if takes_anything || self.damaged.contains(&at) {
+        let is_dead = |dot: &Dot| notes.history.is_replaced(place, *dot, &clock_after);
+        let revived: Vec<Dot> = if is_held {
+            // What was lost here may come back, not what was replaced.
+            revived.filter(is_dead).collect()
+        } else if is_beyond || self.damaged.contains(&at) {
             Vec::new()
         } else {
             revived.collect()
