@@ -177,7 +177,11 @@ impl Replicas {
         };
         let dropped = gone(&before, &after);
         let revived = gone(&after, &before).into_iter().filter(|dot| clock_before.contains(dot));
-        let is_dead = |dot: &Dot| notes.history.is_replaced(place, *dot, &clock_after);
+        // A tombstone that a restored node still has does no harm, see P6.
+        let is_dead = |dot: &Dot| {
+            notes.history.is_replaced(place, *dot, &clock_after)
+                && notes.history.write_of(place, *dot).is_some_and(|write| !write.is_delete())
+        };
         let revived: Vec<Dot> = if is_held {
             // What was lost here may come back, not what was replaced.
             revived.filter(is_dead).collect()
