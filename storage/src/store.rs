@@ -262,8 +262,16 @@ impl Store {
         self.inner.partitions[0].actor(space)
     }
 
-    /// Takes a new incarnation, because a peer knows events of this node that are not here
-    /// ([`WriteError::OwnEventUnknown`]). When it returns, every later dot is of the new one.
+    /// Whether all that this node issues from now on is above an incarnation of it that somebody knows.
+    pub fn is_above(&self, incarnation: u32) -> bool {
+        let memory = |partition: &Arc<Partition>| partition.actor(Space::Memory).incarnation;
+        self.incarnation() > incarnation
+            && self.inner.partitions.iter().all(|partition| memory(partition) > incarnation)
+    }
+
+    /// Takes new incarnations, of the durable and of the memory tables, because a peer knows events of
+    /// this node that are not here ([`WriteError::OwnEventUnknown`]). When it returns, every later dot is
+    /// of these. Gives the actor of the durable tables.
     ///
     /// # Errors
     /// A partition could not write it; call it again, or restart.
@@ -273,13 +281,17 @@ impl Store {
         let now_ms = inner.shared.config.clock.now_ms();
         let incarnation =
             next_incarnation(Space::Durable, Some(highest_known.max(*current)), now_ms);
+        // The highest of all partitions: an earlier call may have failed half-way.
+        let memory = inner.partitions.iter().map(|p| p.actor(Space::Memory).incarnation).max();
+        let memory_incarnation =
+            next_incarnation(Space::Memory, memory.max(Some(highest_known)), now_ms);
         inner.torn.store(true, Ordering::Release);
         // Used up, whatever comes: a part of the partitions may have taken it.
         *current = incarnation;
         for partition in &inner.partitions {
-            partition.renew(incarnation)?;
+            partition.renew(incarnation, memory_incarnation)?;
         }
-        let identity = EnvIdentity { incarnation, ..inner.identity };
+        let identity = EnvIdentity { incarnation, memory_incarnation, ..inner.identity };
         if let Err(error) = write_store_file(&inner.dir, &identity) {
             return Err(WriteError::Storage(error.to_string().into()));
         }

@@ -144,6 +144,8 @@ pub struct Partition {
     identity: EnvIdentity,
     /// Incarnation of the durable tables; renewed while running by `Store::renew_incarnation`.
     incarnation: AtomicU32,
+    /// That of the memory tables.
+    memory_incarnation: AtomicU32,
     /// `None` once closed. The write side is taken to grow the map and to close.
     env: ShardedLock<Option<Lmdb>>,
     memory: ArcSwap<MemoryState>,
@@ -178,6 +180,7 @@ impl Partition {
             dir: dir.to_owned(),
             identity,
             incarnation: AtomicU32::new(identity.incarnation),
+            memory_incarnation: AtomicU32::new(identity.memory_incarnation),
             gauges: Gauges::of(&lmdb, &committed),
             env: ShardedLock::new(Some(lmdb)),
             memory: ArcSwap::from_pointee(MemoryState::default()),
@@ -211,7 +214,7 @@ impl Partition {
     pub fn actor(&self, space: Space) -> Actor {
         let incarnation = match space {
             Space::Durable => self.incarnation.load(Ordering::Acquire),
-            Space::Memory => self.identity.memory_incarnation,
+            Space::Memory => self.memory_incarnation.load(Ordering::Acquire),
         };
         Actor { node: self.identity.node, incarnation }
     }
@@ -332,8 +335,9 @@ impl Partition {
         })
     }
 
-    pub(crate) fn renew(&self, incarnation: u32) -> Result<(), WriteError> {
-        self.ask(|reply| Command::Renew(incarnation, reply))
+    /// Begins new lives: one in the durable tables, one in the memory tables.
+    pub(crate) fn renew(&self, durable: u32, memory: u32) -> Result<(), WriteError> {
+        self.ask(|reply| Command::Renew { durable, memory, reply })
     }
 
     fn ask<T>(

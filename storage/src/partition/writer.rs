@@ -34,7 +34,7 @@ use crate::watch::{Held, Watch};
 pub(crate) enum Command {
     Batch(Batch),
     RepairTree(Bucket, SyncSender<Result<(), WriteError>>),
-    Renew(u32, SyncSender<Result<(), WriteError>>),
+    Renew { durable: u32, memory: u32, reply: SyncSender<Result<(), WriteError>> },
     Sweep(Space, SweepPlan, SyncSender<Result<SweepReport, WriteError>>),
     Adopt(Space, Adopted, SyncSender<Result<(), WriteError>>),
     Compared(Space, Damaged, SyncSender<Result<(), WriteError>>),
@@ -115,7 +115,9 @@ impl Writer {
                         .alone(|lmdb, committed| durable::rebuild_bucket(lmdb, committed, bucket));
                     drop(reply.send(repaired));
                 }
-                Command::Renew(incarnation, reply) => drop(reply.send(self.renew(incarnation))),
+                Command::Renew { durable, memory, reply } => {
+                    drop(reply.send(self.renew(durable, memory)));
+                }
                 Command::Sweep(space, plan, reply) => drop(reply.send(self.sweep(space, &plan))),
                 Command::Adopt(space, adopted, reply) => {
                     drop(reply.send(self.adopt(space, &adopted)));
@@ -450,11 +452,15 @@ impl Writer {
         why
     }
 
-    fn renew(&mut self, incarnation: u32) -> Result<(), WriteError> {
+    fn renew(&mut self, incarnation: u32, memory_incarnation: u32) -> Result<(), WriteError> {
         let old = self.partition.actor(Space::Durable);
-        let identity = EnvIdentity { incarnation, ..self.partition.identity };
+        let identity = EnvIdentity { incarnation, memory_incarnation, ..self.partition.identity };
         self.alone(|lmdb, committed| durable::adopt(lmdb, committed, Some(old), &identity))?;
         self.partition.incarnation.store(incarnation, Ordering::Release);
+        let old = self.partition.actor(Space::Memory);
+        // The state first: who reads the new actor must not count the dots of the old one as its own.
+        self.publish(self.partition.memory().renew(old));
+        self.partition.memory_incarnation.store(memory_incarnation, Ordering::Release);
         Ok(())
     }
 

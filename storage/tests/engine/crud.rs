@@ -308,7 +308,7 @@ fn merge_takes_what_is_new_and_notices_a_lost_past() {
     let dir = fast_dir();
     let store = open(dir.path(), config(1));
     let m = declare(&store, "m", TableKind::Memory, Resolver::Lww);
-    for (t, space) in [(table("t"), Space::Durable), (m, Space::Memory)] {
+    for (t, space) in [(table("t"), Space::Durable), (m.clone(), Space::Memory)] {
         let k = key("k");
         store.put(&t, &k, b"mine");
         let old = peer_object(3, b"theirs", 1_000);
@@ -325,24 +325,32 @@ fn merge_takes_what_is_new_and_notices_a_lost_past() {
         let own = clock.get(&store.actor(space)).unwrap();
         assert!(own.runs().is_empty() && own.base() >= 1);
     }
-    // A peer knows an event of ours that we do not: our disk is older than what we told.
-    let (t, k) = (table("t"), key("k"));
-    let mut lost = Object::new();
-    let actor = store.actor(Space::Durable);
-    lost.write(
-        &VersionVector::new(),
-        Dot { actor, counter: 1_000 },
-        Value::tombstone(Hlc::new(START_MS, 0)),
-    );
-    let refused = store.write(merge(&t, &k, &lost));
-    assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 1_000, .. })));
-    let renewed = store.renew_incarnation(actor.incarnation).unwrap();
-    assert!(renewed.incarnation > actor.incarnation);
-    store.write(merge(&t, &k, &lost)).unwrap();
-    let next = store.put(&t, &k, b"after");
-    assert_eq!(next.dot.unwrap(), Dot { actor: renewed, counter: 1 });
-    let clock = store.partition(0).clock(Space::Durable).unwrap();
-    assert!(clock.contains(&Dot { actor, counter: 1 }), "the past life stays in the clock");
+    // A peer knows an event of ours that we do not: our disk is older than what we told, or the number of this process was that
+    // of one before it, since the clock was set back.
+    for (t, space) in [(table("t"), Space::Durable), (m, Space::Memory)] {
+        let k = key("k");
+        store.put(&t, &k, b"before");
+        let mut lost = Object::new();
+        let actor = store.actor(space);
+        lost.write(
+            &VersionVector::new(),
+            Dot { actor, counter: 1_000 },
+            Value::tombstone(Hlc::new(START_MS, 0)),
+        );
+        let refused = store.write(merge(&t, &k, &lost));
+        assert!(matches!(refused, Err(WriteError::OwnEventUnknown { counter: 1_000, .. })));
+        assert!(!store.is_above(actor.incarnation));
+        store.renew_incarnation(actor.incarnation).unwrap();
+        assert!(store.is_above(actor.incarnation));
+        let renewed = store.actor(space);
+        assert!(renewed.incarnation > actor.incarnation);
+        store.write(merge(&t, &k, &lost)).unwrap();
+        let next = store.put(&t, &k, b"after");
+        assert_eq!(next.dot.unwrap(), Dot { actor: renewed, counter: 1 });
+        let clock = store.partition(0).clock(space).unwrap();
+        assert!(clock.contains(&Dot { actor, counter: 1 }), "the past life stays in the clock");
+    }
+    let (t, k, renewed) = (table("t"), key("k"), store.actor(Space::Durable));
     assert_tree_is_sound(&store);
     store.close().unwrap();
     let store = open(dir.path(), config(1));

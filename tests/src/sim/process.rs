@@ -247,9 +247,11 @@ impl Process {
     }
 
     pub(super) fn renew_above(&mut self, highest: u32, notes: &mut Notes<'_>) {
-        let known = self.identity.incarnation.max(highest);
-        self.identity.incarnation = next_incarnation(0, known, notes.wall_ms);
-        self.replicas.renew(self.identity.incarnation);
+        let identity = &mut self.identity;
+        let next = |bit, known: u32| next_incarnation(bit, known.max(highest), notes.wall_ms);
+        identity.incarnation = next(0, identity.incarnation);
+        identity.memory_incarnation = next(1, identity.memory_incarnation);
+        self.replicas.renew(&self.identity);
         self.pushed = places().map(|place| (place, own_counter(&self.replicas, place))).collect();
         self.member(Input::Incarnation(self.identity.incarnation), notes);
     }

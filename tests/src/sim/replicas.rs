@@ -83,12 +83,10 @@ impl Replicas {
         self
     }
 
-    /// Goes on under a new incarnation, in the durable places.
-    pub fn renew(&mut self, incarnation: u32) {
+    /// Goes on under new incarnations.
+    pub fn renew(&mut self, identity: &Identity) {
         for (place, replica) in &mut self.all {
-            if !place.is_memory() {
-                replica.renew(incarnation);
-            }
+            replica.renew(identity.actor(*place).incarnation);
         }
     }
 

@@ -77,11 +77,12 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Goes on above `highest`, unless it does already. Blocks.
+    /// Goes on above `highest`, which may be an incarnation of the durable or of the memory tables, unless it does already.
+    /// Blocks.
     fn go_on(&self, highest: u32) -> Result<u32, String> {
         let store = self.store.store();
         let now = store.incarnation();
-        if now > highest {
+        if store.is_above(highest) {
             return Ok(now);
         }
         let actor = store.renew_incarnation(highest).map_err(|e| e.to_string())?;
@@ -97,7 +98,7 @@ impl Life {
     }
 
     fn renew_soon(self: &Arc<Self>, highest: u32) {
-        if self.store.store().incarnation() > highest {
+        if self.store.store().is_above(highest) {
             return;
         }
         let life = Arc::clone(self);
