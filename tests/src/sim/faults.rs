@@ -157,12 +157,18 @@ impl World {
         if objects.is_empty() {
             return;
         }
-        let (at, object) = self.rng.pick(&objects);
-        process.replicas.of_mut(place).damage_drop_row(&table(), &key(*at));
-        process.replicas.damaged.push(*at);
+        let (at, object) = self.rng.pick(&objects).clone();
+        process.replicas.of_mut(place).damage_drop_row(&table(), &key(at));
+        process.replicas.damaged.push(at);
+        let clock = process.replicas.clock(place);
         // The node has processed what it lost, so its next write of the key looks to all as if it had replaced that.
         let lost: Vec<Dot> = object.live_dots().collect();
         self.history.lost.extend(lost.into_iter().map(|dot| (place, dot)));
+        let of_key = self.history.writes.iter().filter(|write| write.key == at);
+        let here = of_key.filter_map(|write| write.dot).filter(|dot| clock.contains(dot));
+        let untold: Vec<Dot> =
+            here.filter(|dot| !self.is_known_elsewhere(node, place, *dot)).collect();
+        self.history.untold.extend(untold.into_iter().map(|dot| (place, dot)));
     }
 
     /// A node hands over what it has and leaves.

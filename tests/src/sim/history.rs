@@ -157,6 +157,9 @@ pub struct History {
     pub equal_exchanges: Vec<EqualExchange>,
     /// Events that were at one node only when it lost its data. They may be gone, and then nobody may see them again.
     pub lost: BTreeSet<DotAt>,
+    /// Events of a row that a disk has lost silently before anybody else had processed them: what they had replaced is known to
+    /// nobody any more.
+    pub untold: BTreeSet<DotAt>,
     /// Up to where nodes have swept: what lies below cannot be told event by event any more.
     forgotten: BTreeMap<Place, VersionVector>,
     step: u64,
@@ -213,7 +216,9 @@ impl History {
     /// Whether who has processed `clock` has good reason not to hold `dot`: a write that it has processed had observed it.
     #[must_use]
     pub fn is_replaced(&self, place: Place, dot: Dot, clock: &Clock) -> bool {
-        self.killers(place, dot).any(|w| w.dot.is_some_and(|killer| clock.contains(&killer)))
+        let is_known = |killer: &Dot| !self.untold.contains(&(place, *killer));
+        let mut killers = self.killers(place, dot).filter_map(|write| write.dot).filter(is_known);
+        killers.any(|killer| clock.contains(&killer))
     }
 
     /// As [`History::is_replaced`], by a write that was itself replaced, and so on: who has processed the last one need not

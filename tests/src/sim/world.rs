@@ -555,7 +555,7 @@ impl World {
         }
     }
 
-    fn is_known_elsewhere(&self, slot: usize, place: Place, dot: Dot) -> bool {
+    pub(super) fn is_known_elsewhere(&self, slot: usize, place: Place, dot: Dot) -> bool {
         self.slots.iter().enumerate().any(|(other, at)| {
             let replicas = match (&at.process, &at.disk) {
                 (Some(process), _) => &process.replicas,

@@ -67,5 +67,9 @@ mod tests {
         assert_eq!(check(&history, &[]), Ok(()));
         history.reads.push(read(4, &[(a1, Some(1))], &[b1]));
         assert!(check(&history, &[]).unwrap_err().what.contains("answered"));
+        // The disk of the only one that knew what the delete had seen has lost it.
+        history.untold.insert((PLACE, b1));
+        let back = dump(1, &[(a1, Some(1))], &[b1]);
+        assert_eq!(check(&history, &[back]), Ok(()));
     }
 }
