@@ -14,7 +14,7 @@ pub const MONOTONIC_KEY_BYTES_MAX: usize = 255;
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Most write operations in one batch request.
 pub const BATCH_OPS_MAX: usize = 1024;
-/// Most items in one page of a scan.
+/// Most items in one page of a scan, and names in one answer.
 pub const PAGE_ITEMS_MAX: usize = 1000;
 /// Most bytes of keys and values in one page of a scan (1 MiB); a page holds at least one item.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;

@@ -8,10 +8,8 @@ use crate::out::{self, Out, columns};
 use serde_json::json;
 use std::time::Duration;
 use weald_proto::cluster::Members;
+use weald_proto::limits::PAGE_ITEMS_MAX;
 use weald_proto::request::{self, Named};
-
-/// Names in one answer; there may be more when it has so many.
-const NAMES_MAX: usize = 1000;
 
 pub(crate) async fn run<A: Api>(
     api: &A,
@@ -46,7 +44,7 @@ pub(crate) async fn run<A: Api>(
         }));
         out.bytes(columns(&rows).as_bytes())?;
     }
-    if names.len() >= NAMES_MAX {
+    if names.len() >= PAGE_ITEMS_MAX {
         out::note("there may be more: give a longer prefix");
     }
     out.flush()?;

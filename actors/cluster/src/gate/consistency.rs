@@ -17,6 +17,7 @@ use super::{Deps, REQUEST_TIME_MAX, invalid};
 use crate::service::BoxFuture;
 use crate::store::StoreHandle;
 use futures::TryFutureExt;
+use futures::future::Either;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,31 +102,17 @@ pub(super) fn write_with(
     let begun = op(request).and_then(|op| {
         let (table, key) = op.target();
         let place = place_of(&deps.store, table, key);
-        let waiting = match wait_for(&deps, token.as_deref(), wait_ms)? {
-            None => wait_for_context(&deps, &op, deadline)?,
-            // The context may name more than the token does.
-            Some(waiting) => match wait_for_context(&deps, &op, deadline)? {
-                None => Some(waiting),
-                Some(second) => Some(Box::pin(waiting.and_then(|()| second)) as Waiting),
-            },
+        let of_token = wait_for(&deps, token.as_deref(), wait_ms)?;
+        // The context may name more than the token does.
+        let waiting = match (of_token, wait_for_context(&deps, &op, deadline)?) {
+            (Some(first), Some(second)) => Some(Box::pin(first.and_then(|()| second)) as Waiting),
+            (first, second) => first.or(second),
         };
-        Ok((
-            place,
-            match waiting {
-                None => Begun::Handed(Box::pin(store(&deps, op))),
-                Some(waiting) => Begun::Waits(waiting, op),
-            },
-        ))
+        Ok((place, write_after(&deps.store, waiting, op)))
     });
     async move {
-        let (place, begun) = begun?;
-        let written = match begun {
-            Begun::Handed(write) => write.await?,
-            Begun::Waits(waiting, op) => {
-                waiting.await?;
-                store(&deps, op).await?
-            }
-        };
+        let (place, writing) = begun?;
+        let written = writing.await?;
         let seen = written.context.vector();
         let token = deps.consistency.observe(token.as_deref(), place, seen)?;
         let acked = match concern {
@@ -140,17 +127,30 @@ pub(super) fn write_with(
     }
 }
 
-enum Begun {
-    Handed(BoxFuture<'static, Reply<Written>>),
-    Waits(Waiting, WriteOp),
-}
-
 /// Something that has to be here first.
 pub(super) type Waiting = BoxFuture<'static, Reply<()>>;
 
-fn store(deps: &Deps, op: WriteOp) -> impl Future<Output = Reply<Written>> + Send + use<> {
-    let write = deps.store.write(op, Instant::now() + REQUEST_TIME_MAX);
-    async move { write.await.map_err(write_failure) }
+/// Hands a write to the store: before this returns, unless there is something to wait for.
+pub(super) fn write_after(
+    store: &StoreHandle,
+    waiting: Option<Waiting>,
+    op: WriteOp,
+) -> impl Future<Output = Reply<Written>> + Send + use<> {
+    let write = |store: &StoreHandle, op| store.write(op, Instant::now() + REQUEST_TIME_MAX);
+    let begun = match waiting {
+        None => Either::Left(write(store, op)),
+        Some(waiting) => Either::Right((store.clone(), waiting, op)),
+    };
+    async move {
+        let written = match begun {
+            Either::Left(writing) => writing.await,
+            Either::Right((store, waiting, op)) => {
+                waiting.await?;
+                write(&store, op).await
+            }
+        };
+        written.map_err(write_failure)
+    }
 }
 
 /// The wait for a token; none when there is nothing to wait for.

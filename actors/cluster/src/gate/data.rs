@@ -1,9 +1,9 @@
 //! Reads and writes of the store.
 
-use super::consistency::{context_deadline, wait_for_context};
+use super::consistency::{context_deadline, wait_for_context, write_after};
 use super::{Deps, REQUEST_TIME_MAX, invalid};
 use crate::store::WriteFailure;
-use futures::future::{Either, join, join_all};
+use futures::future::{join, join_all};
 use std::future::Future;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -50,22 +50,11 @@ fn run(
     deps: &Deps,
     op: Result<WriteOp, WireError>,
 ) -> impl Future<Output = WriteReply> + Send + use<> {
-    let work = op.and_then(|op| Ok((wait_for_context(deps, &op, context_deadline())?, op)));
-    let store = deps.store.clone();
-    let work = work.map(|(waiting, op)| match waiting {
-        None => Either::Left(store.write(op, Instant::now() + REQUEST_TIME_MAX)),
-        Some(waiting) => Either::Right((waiting, op)),
+    let work = op.and_then(|op| {
+        let waiting = wait_for_context(deps, &op, context_deadline())?;
+        Ok(write_after(&deps.store, waiting, op))
     });
-    async move {
-        let written = match work? {
-            Either::Left(writing) => writing.await,
-            Either::Right((waiting, op)) => {
-                waiting.await?;
-                store.write(op, Instant::now() + REQUEST_TIME_MAX).await
-            }
-        };
-        written.map(|w| self::written(&w)).map_err(write_failure)
-    }
+    async move { work?.await.map(|w| written(&w)) }
 }
 
 pub(super) fn batch(
@@ -89,8 +78,9 @@ pub(super) fn batch(
                     good.push(op);
                     results.push(None);
                 }
-                Ok((Some(waiting), op)) => {
-                    late.push((results.len(), waiting, op));
+                Ok((waiting, op)) => {
+                    let (place, writing) = (results.len(), write_after(&deps.store, waiting, op));
+                    late.push(async move { (place, writing.await.map(|w| written(&w))) });
                     results.push(None);
                 }
                 Err(e) => results.push(Some(Err(e))),
@@ -98,20 +88,8 @@ pub(super) fn batch(
         }
         Ok((results, late, deps.store.write_many(good, Instant::now() + REQUEST_TIME_MAX)))
     };
-    let store = deps.store.clone();
     async move {
         let (mut results, late, work) = work?;
-        let late = late.into_iter().map(|(place, waiting, op)| {
-            let store = store.clone();
-            async move {
-                let written = async {
-                    waiting.await?;
-                    let writing = store.write(op, Instant::now() + REQUEST_TIME_MAX);
-                    writing.await.map(|w| written(&w)).map_err(write_failure)
-                };
-                (place, written.await)
-            }
-        });
         let (work, late) = join(work, join_all(late)).await;
         for (place, result) in late {
             results[place] = Some(result);

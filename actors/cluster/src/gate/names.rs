@@ -8,12 +8,10 @@ use crate::service::{BoxFuture, Caller};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use weald_proto::limits::{MONOTONIC_KEY_BYTES_MAX, TOKEN_BYTES_MAX, WAIT_MS_MAX};
+use weald_proto::limits::{MONOTONIC_KEY_BYTES_MAX, PAGE_ITEMS_MAX, TOKEN_BYTES_MAX, WAIT_MS_MAX};
 use weald_proto::request::{self, Delivery, Named};
 use weald_proto::{ErrorCode, Reply, WireError};
 
-/// Names in one reply.
-const NAMES_MAX: usize = 1000;
 /// Time the registry has for an answer.
 const REGISTRY_TIME: Duration = Duration::from_secs(5);
 
@@ -22,7 +20,7 @@ pub(super) fn whereis(deps: &Deps, r: &request::Whereis) -> Reply<Option<Named>>
 }
 
 pub(super) fn names(deps: &Deps, r: &request::Names) -> Vec<Named> {
-    deps.registry.names(&r.prefix, NAMES_MAX)
+    deps.registry.names(&r.prefix, PAGE_ITEMS_MAX)
 }
 
 pub(super) async fn register(
